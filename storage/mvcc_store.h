@@ -1,0 +1,165 @@
+// The state machine's data on RocksDB: etcd's data model without etcd's in-memory index.
+//
+// Column families (atomic_flush, WAL off: the Raft log is the one source of truth on disk):
+//   current: key -> {create, mod (main, sub), version, lease, value}; a deleted key stays as a
+//            tombstone until a compaction passes its revision.
+//   history: (main, sub) big endian -> {event: put or delete, kv, previous record}: an undo log in
+//            revision order. A read at revision R walks a key back from its current record;
+//            compaction is one range delete of a sorted prefix.
+//   meta:    applied {index, term, revision, compact revision} and the state machine's own records.
+// The applied index is written in the same WriteBatch as the data it belongs to.
+//
+// Threads: one Writer at a time (the apply thread). Views, Checkpoint and Flush from any thread,
+// beside it.
+// Errors: Status with RocksDB's text. A failed Commit or Flush is final: the caller stops the node.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/ids.h"
+
+namespace holdfast::storage {
+
+struct KeyValue {
+  std::string key;
+  std::string value;
+  int64_t create_revision = 0;
+  int64_t mod_revision = 0;
+  int64_t version = 0;
+  int64_t lease = 0;
+};
+
+// As of the last committed batch. An empty store is at revision 1, as etcd's is.
+struct AppliedState {
+  Index index;
+  Term term;
+  int64_t revision = 1;
+  int64_t compact_revision = 0;
+};
+
+enum class SortTarget { kKey, kVersion, kCreate, kMod, kValue };
+enum class SortOrder { kNone, kAscend, kDescend };
+
+// etcd's RangeRequest. [key, range_end); an empty range_end means `key` alone; "\0" means no end.
+struct RangeOptions {
+  std::string key;
+  std::string range_end;
+  int64_t limit = 0;     // 0: none
+  int64_t revision = 0;  // <= 0: newest
+  SortOrder sort_order = SortOrder::kNone;
+  SortTarget sort_target = SortTarget::kKey;
+  bool keys_only = false;
+  bool count_only = false;
+  int64_t min_mod_revision = 0, max_mod_revision = 0;        // 0: no bound
+  int64_t min_create_revision = 0, max_create_revision = 0;  // 0: no bound
+  // A named limit, not etcd's: the answer's keys and values together. Beyond it ResourceExhausted.
+  size_t max_bytes = SIZE_MAX;
+};
+
+struct RangeResult {
+  std::vector<KeyValue> kvs;
+  bool more = false;
+  int64_t count = 0;  // of the whole range at that revision, before limit and filters
+};
+
+// Errors that callers tell apart by code: OutOfRange with payload text exactly
+// kCompactedText or kFutureRevisionText.
+inline constexpr std::string_view kCompactedText = "required revision has been compacted";
+inline constexpr std::string_view kFutureRevisionText = "required revision is a future revision";
+
+class MvccStore {
+ public:
+  struct Options {
+    std::string dir;
+    size_t block_cache_bytes = size_t{64} << 20;
+    size_t write_buffer_bytes = size_t{32} << 20;  // of all column families together, before a flush
+  };
+
+  // An immutable view of one applied index. Cheap (a RocksDB snapshot); do not keep it for long.
+  // Threads: one at a time. Must not outlive the store.
+  class View {
+   public:
+    virtual ~View() = default;
+    virtual const AppliedState& applied() const = 0;
+    // Never holds more than the answer (a sorted read with a limit keeps `limit` entries; counting
+    // keeps none). OutOfRange: kCompactedText if 0 < revision < compact_revision,
+    // kFutureRevisionText if revision > applied().revision.
+    virtual absl::Status Range(const RangeOptions& options, RangeResult* result) const = 0;
+    // nullopt: no such key (or deleted).
+    virtual absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const = 0;
+    virtual absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const = 0;
+    // In key order; `visit` returns false to stop.
+    virtual absl::Status ScanMeta(
+        std::string_view prefix,
+        const std::function<bool(std::string_view key, std::string_view value)>& visit) const = 0;
+  };
+
+  // Collects the effect of many log entries and commits them in one WriteBatch.
+  // Reads through it see what it wrote. Revisions: BeginRevision(), writes, EndRevision(); a
+  // revision in which nothing was written is given back, so that a delete of nothing bumps nothing.
+  class Writer {
+   public:
+    virtual ~Writer() = default;
+    // The revision the next write would get is revision() + 1; inside BeginRevision..EndRevision
+    // revision() stays the last finished one and every write shares revision() + 1 with rising sub.
+    virtual int64_t revision() const = 0;
+    virtual int64_t compact_revision() const = 0;
+    virtual void BeginRevision() = 0;
+    // True if anything was written (then revision() is one more).
+    virtual bool EndRevision() = 0;
+
+    // REQUIRES: between BeginRevision and EndRevision. `prev`, if not null, gets the record before.
+    virtual absl::Status Put(std::string_view key, std::string_view value, int64_t lease,
+                             std::optional<KeyValue>* prev) = 0;
+    // Deletes every live key in the range (RangeOptions' rules for range_end); `prev`, if not null,
+    // gets the deleted records in key order.
+    virtual absl::StatusOr<int64_t> DeleteRange(std::string_view key, std::string_view range_end,
+                                                std::vector<KeyValue>* prev) = 0;
+    virtual absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const = 0;
+    // As View::Range, over the base and what was written so far (also inside an open revision,
+    // where "newest" includes it).
+    virtual absl::Status Range(const RangeOptions& options, RangeResult* result) const = 0;
+    // Logical at once: reads below `revision` answer kCompactedText from this batch on. Space is
+    // freed in the background. OutOfRange: kCompactedText if revision <= compact_revision(),
+    // kFutureRevisionText if revision > revision().
+    virtual absl::Status Compact(int64_t revision) = 0;
+    virtual void PutMeta(std::string_view key, std::string_view value) = 0;
+    virtual void DeleteMeta(std::string_view key) = 0;
+    virtual absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const = 0;
+
+    // One atomic WriteBatch of everything, the applied state included; views made after this see
+    // it. Then the writer is empty and may be used again.
+    virtual absl::Status Commit(Index index, Term term) = 0;
+  };
+
+  virtual ~MvccStore() = default;
+
+  // Creates the directory if missing. FailedPrecondition: in use by another process, or written by
+  // a newer format. DataLoss: corrupt.
+  static absl::StatusOr<std::unique_ptr<MvccStore>> Open(const Options& options);
+
+  virtual AppliedState applied() const = 0;  // of the last Commit
+  virtual std::unique_ptr<View> NewView() const = 0;
+  virtual std::unique_ptr<Writer> NewWriter() = 0;
+
+  // Writes memtables to synced files; on success everything applied before the call survives a
+  // power cut, and the log may be compacted up to the returned index.
+  virtual absl::StatusOr<Index> Flush() = 0;
+
+  // A consistent copy (hard links where possible) in `dir`, which must not exist; returns what it
+  // holds. It opens with MvccStore::Open.
+  virtual absl::StatusOr<AppliedState> Checkpoint(const std::string& dir) = 0;
+
+  virtual uint64_t disk_bytes() const = 0;    // files and memtables
+  virtual uint64_t in_use_bytes() const = 0;  // estimated live data
+};
+
+}  // namespace holdfast::storage
