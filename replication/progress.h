@@ -1,0 +1,64 @@
+// What a leader knows of one peer (thesis 10.2.1; the field's probe / replicate / snapshot).
+#pragma once
+
+#include <cstdint>
+#include <deque>
+
+#include "base/ids.h"
+
+namespace holdfast::raft {
+
+enum class ProgressState : uint8_t {
+  kProbe,      // we do not know where the logs agree: one append in flight a heartbeat
+  kReplicate,  // pipelined appends, optimistic next_index
+  kSnapshot,   // too far behind for the log; nothing is appended until it is installed
+};
+
+struct Progress {
+  ProgressState state = ProgressState::kProbe;
+  // Invariant: match_index < next_index.
+  Index match_index;  // known durable there and equal to our log
+  Index next_index{1};
+  Index commit_sent;  // the commit index this peer was last told
+  // Append messages in flight: {last index, bytes}. Bounded by CoreOptions::max_inflight_*.
+  std::deque<std::pair<Index, size_t>> inflight;
+  size_t inflight_bytes = 0;
+  bool heard_ack = false;   // since the last heartbeat tick
+  bool check_due = false;   // kReplicate: appends may be lost, ask with an empty one
+  bool probe_sent = false;  // kProbe: wait for the answer or the next heartbeat reply
+  bool fetch_pending = false;
+  Index snapshot_index;        // kSnapshot: what was sent, 0 while it is being made
+  uint64_t acked_round = 0;    // Freshness L2
+  bool recent_active = false;  // since the last quorum check
+
+  void BecomeProbe(Index next) {
+    state = ProgressState::kProbe;
+    next_index = next > match_index ? next : match_index + 1;
+    ClearInflight();
+    probe_sent = false;
+    fetch_pending = false;
+  }
+  void BecomeReplicate() {
+    state = ProgressState::kReplicate;
+    next_index = match_index + 1;
+    ClearInflight();
+    probe_sent = false;
+  }
+  void BecomeSnapshot() {
+    state = ProgressState::kSnapshot;
+    ClearInflight();
+    snapshot_index = Index(0);
+  }
+  void ClearInflight() {
+    inflight.clear();
+    inflight_bytes = 0;
+  }
+  void FreeInflight(Index up_to) {
+    while (!inflight.empty() && inflight.front().first <= up_to) {
+      inflight_bytes -= inflight.front().second;
+      inflight.pop_front();
+    }
+  }
+};
+
+}  // namespace holdfast::raft

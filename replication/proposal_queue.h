@@ -1,0 +1,54 @@
+// Proposals on the raft thread, from the caller to the log or to the leader.
+//
+// A proposal is refused only when it certainly was not proposed anywhere; one that was forwarded
+// and not refused is the caller's to time out (its outcome is unknown).
+// Limits: what waits here came through the node's inbox and was bounded there; forwarded copies are
+// forgotten after a while and bounded by kMaxForwardedBytes.
+// Threads: one.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "replication/raft_core.h"
+
+namespace holdfast::raft {
+
+struct Proposal {
+  std::string payload;
+  absl::AnyInvocable<void(absl::Status) &&> refused;
+};
+
+class ProposalQueue {
+ public:
+  void Add(Proposal proposal);
+  // Proposes everything that waits, in batches. REQUIRES: the core knows a leader.
+  void OfferTo(RaftCore& core, int64_t now_ns);
+  void RefuseWaiting(const absl::Status& why);
+  // The leader's word that a forwarded batch was not appended: it waits again.
+  void Refused(uint64_t propose_id);
+  // Batches forwarded before this instant: no refusal will come any more.
+  void ForgetForwarded(int64_t before_ns);
+
+ private:
+  static constexpr size_t kMaxBatchBytes = size_t{1} << 20;
+  static constexpr size_t kMaxWaitingBytes = size_t{64} << 20;
+  static constexpr size_t kMaxForwardedBytes = size_t{64} << 20;
+  struct Forwarded {
+    int64_t at_ns = 0;
+    size_t bytes = 0;
+    std::vector<Proposal> proposals;
+  };
+
+  std::vector<Proposal> waiting_;
+  size_t waiting_bytes_ = 0;
+  std::map<uint64_t, Forwarded> forwarded_;
+  size_t forwarded_bytes_ = 0;
+  uint64_t next_id_ = 1;
+};
+
+}  // namespace holdfast::raft

@@ -1,0 +1,630 @@
+#include "replication/raft_node.h"
+
+#include <sys/prctl.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <deque>
+#include <filesystem>
+#include <map>
+#include <thread>
+#include <utility>
+#include <variant>
+
+#include "absl/synchronization/mutex.h"
+#include "base/bounded_queue.h"
+#include "base/check.h"
+#include "base/log.h"
+#include "base/strings.h"
+#include "replication/freshness_record.h"
+#include "replication/proposal_queue.h"
+#include "replication/read_queue.h"
+#include "replication/workers.h"
+
+namespace holdfast::raft {
+namespace {
+
+// Limits of the driver.
+constexpr size_t kMaxTasks = 1024;      // fetches and maintenance waiting for their thread
+constexpr int kMaxTicksATurn = 5;       // after a pause: time that nobody lived through is dropped
+constexpr size_t kInputOverhead = 128;  // bytes that an input costs beside its payload
+constexpr absl::Duration kUrgentProbeEvery = absl::Milliseconds(20);
+constexpr absl::Duration kRecordEvery = absl::Seconds(1);
+
+size_t BytesOf(const std::vector<Message>& messages) {
+  size_t bytes = 0;
+  for (const Message& m : messages) {
+    bytes += sizeof(Message);
+    for (const EntryRef& entry : m.entries) bytes += entry->bytes();
+    for (const std::string& payload : m.payloads) bytes += payload.size();
+  }
+  return bytes;
+}
+
+// Log and state machine, made to fit each other: what the core starts from.
+absl::StatusOr<RaftCore::Recovered> Recover(const Membership& bootstrap, storage::LogStore* log,
+                                            const StateMachine& machine) {
+  const storage::RecoveredLog& found = log->recovered();
+  RaftCore::Recovered r{found.hard_state, found.mark,           found.last,
+                        found.term_runs,  found.config_entries, machine.applied()};
+  storage::LogBatch fix;
+  if (r.mark.membership.empty()) {
+    if (r.last.value != 0) return absl::DataLossError("the log has entries but no membership");
+    r.mark.membership = bootstrap.Encode();
+    fix.reset = r.mark;
+  }
+  // C7: a snapshot that was installed but whose log reset the crash took away is finished here.
+  if (const auto installed = machine.installed_mark();
+      installed && installed->index > r.mark.index) {
+    const CoreLog view(r.mark.index, r.mark.term, r.last, r.term_runs);
+    if (!view.Matches(installed->index, installed->term)) {
+      r.mark = *installed;
+      r.last = r.mark.index;
+      r.term_runs.clear();
+      r.config_entries.clear();
+      fix.reset = r.mark;
+    }
+  }
+  if (r.applied < r.mark.index || r.applied > r.last) {
+    return absl::DataLossError(fmt::format(
+        "log and data do not fit each other: the log covers ({}, {}], the data is at {}; restore "
+        "the member's directory as a whole, or wipe it and let the member join anew",
+        r.mark.index.value, r.last.value, r.applied.value));
+  }
+  if (fix.reset) {
+    fix.hard_state = r.hard_state;
+    const absl::Status written = log->Append({fix});
+    if (!written.ok()) return written;
+  }
+  return r;
+}
+
+class RaftNodeImpl final : public RaftNode {
+ public:
+  RaftNodeImpl(NodeOptions options, const RaftCore::Recovered& recovered, storage::LogStore* log,
+               StateMachine* machine, Transport* transport);
+  ~RaftNodeImpl() override { Stop(); }
+
+  void Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) override;
+  void ReadIndex(absl::Duration timeout, ReadDone done) override;
+  std::optional<Claim> claim() const override;
+  void FreshClaim(absl::Duration max_age, absl::Duration timeout,
+                  absl::AnyInvocable<void() &&> done) override;
+  void Receive(std::vector<Message> messages) override;
+  void OnPeerConnected(NodeId peer) override;
+  void OnPeerLost(NodeId peer) override;
+  void OnSnapshotReceived(NodeId from, Term term, const storage::LogMark& mark, std::string dir,
+                          absl::AnyInvocable<void(absl::Status) &&> done) override;
+  NodeStatus status() const override;
+  void Stop() override;
+
+ private:
+  using Input = absl::AnyInvocable<void()>;  // runs on the raft thread
+
+  // The raft thread.
+  void Run();
+  void RunTicks();
+  void OfferProposals();
+  void OfferReads();
+  void OfferFresh();
+  void Carry(Ready ready);
+  void InstallSnapshot(AppendBatch& append);
+  void SendMessages(std::vector<Message> messages);
+  void Fetch(const FetchRequest& request);
+  void SendSnapshotTo(NodeId peer);
+  void MaybeFlush();
+  void CompactLog(Index flushed);
+  void MaybeWriteRecord();
+  void Publish();
+  void RefuseAll();
+
+  bool leaderless_too_long() const {
+    return leaderless_since_ns_ && now_.boot_ns - *leaderless_since_ns_ > grace_ns_;
+  }
+  void Fatal(const absl::Status& status) { options_.on_fatal(status); }
+  void Post(Input input, size_t bytes = 0) { inbox_.Push(std::move(input), bytes); }
+
+  const NodeOptions options_;
+  storage::LogStore* const log_;
+  StateMachine* const machine_;
+  Transport* const transport_;
+  const int64_t tick_ns_;
+  const int64_t grace_ns_;
+
+  // Raft thread only.
+  RaftCore core_;
+  FreshnessTracker tracker_;
+  ProposalQueue proposals_;
+  ReadQueue reads_;
+  base::ClockSample now_;
+  int64_t next_tick_ns_ = 0;
+  std::optional<int64_t> leaderless_since_ns_;
+  Term seen_term_;
+  Role seen_role_ = Role::kFollower;
+  int64_t last_probe_ns_ = 0;
+  int64_t last_urgent_ns_ = 0;
+  int64_t last_record_ns_ = 0;
+  struct FreshWaiter {
+    absl::Duration max_age;
+    int64_t deadline_ns;
+    absl::AnyInvocable<void() &&> done;
+  };
+  std::vector<FreshWaiter> fresh_waiters_;
+  struct SnapshotIn {
+    std::string dir;
+    absl::AnyInvocable<void(absl::Status) &&> done;
+  };
+  std::map<std::string, SnapshotIn> snapshots_in_;
+  Index flushed_;
+  uint64_t log_bytes_at_flush_ = 0;
+  bool flushing_ = false;
+  std::map<NodeId, Index> snapshots_out_;  // being sent: the log keeps what follows them
+  std::shared_ptr<const Membership> membership_;
+
+  base::BoundedQueue<Input> inbox_;
+
+  mutable absl::Mutex published_mutex_;
+  NodeStatus published_ ABSL_GUARDED_BY(published_mutex_);
+  std::shared_ptr<const Membership> published_membership_ ABSL_GUARDED_BY(published_mutex_);
+  std::optional<int64_t> published_leaderless_since_ns_ ABSL_GUARDED_BY(published_mutex_);
+  std::optional<Claim> published_claim_ ABSL_GUARDED_BY(published_mutex_);
+
+  absl::Mutex stop_mutex_;
+  bool stopped_ ABSL_GUARDED_BY(stop_mutex_) = false;
+
+  TaskWorker fetcher_{kMaxTasks};
+  TaskWorker maintenance_{kMaxTasks};
+  ApplyWorker apply_worker_;
+  LogWorker log_worker_;
+  std::thread raft_thread_;
+};
+
+RaftNodeImpl::RaftNodeImpl(NodeOptions options, const RaftCore::Recovered& recovered,
+                           storage::LogStore* log, StateMachine* machine, Transport* transport)
+    : options_(std::move(options)),
+      log_(log),
+      machine_(machine),
+      transport_(transport),
+      tick_ns_(absl::ToInt64Nanoseconds(options_.tick)),
+      grace_ns_(static_cast<int64_t>(options_.leaderless_grace *
+                                     static_cast<double>(tick_ns_ * options_.core.election_ticks))),
+      core_(options_.core, recovered, options_.seed),
+      tracker_(options_.boot, options_.seed ^ options_.boot),
+      reads_(absl::ToInt64Nanoseconds(options_.ask_again)),
+      now_(options_.clock->Sample()),
+      next_tick_ns_(now_.boot_ns + tick_ns_),
+      leaderless_since_ns_(now_.boot_ns),
+      flushed_(recovered.applied),
+      log_bytes_at_flush_(log->disk_bytes()),
+      membership_(std::make_shared<Membership>(core_.membership())),
+      inbox_(options_.max_queued_bytes),
+      apply_worker_(
+          machine, [this](Index index) { Post([this, index] { core_.OnApplied(index); }); },
+          [this](const absl::Status& s) { Fatal(s); }),
+      log_worker_(
+          log,
+          [this](uint64_t seq, std::vector<Message> after_durable) {
+            Post([this, seq, messages = std::move(after_durable)]() mutable {
+              core_.OnDurable(seq);
+              SendMessages(std::move(messages));
+            });
+          },
+          [this](const absl::Status& s) { Fatal(s); }) {
+  if (!options_.freshness_record_path.empty()) {
+    if (const auto kept = ReadFreshnessRecord(options_.freshness_record_path)) {
+      tracker_.Restore(*kept, core_.applied());
+    }
+  }
+  transport_->SetMembership(*membership_);
+  Publish();
+  raft_thread_ = std::thread([this] { Run(); });
+}
+
+// ---------------------------------------------------------------- any thread
+
+void RaftNodeImpl::Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) {
+  const size_t bytes = payload.size() + kInputOverhead;
+  auto proposal = std::make_shared<Proposal>(Proposal{std::move(payload), std::move(refused)});
+  if (inbox_.TryPush([this, proposal] { proposals_.Add(std::move(*proposal)); }, bytes)) return;
+  std::move(proposal->refused)(inbox_.closed()
+                                   ? absl::UnavailableError("the node is stopping")
+                                   : absl::ResourceExhaustedError("too many requests are queued"));
+}
+
+void RaftNodeImpl::ReadIndex(absl::Duration timeout, ReadDone done) {
+  const int64_t deadline = options_.clock->Sample().boot_ns + absl::ToInt64Nanoseconds(timeout);
+  auto waiter = std::make_shared<ReadWaiter>(ReadWaiter{deadline, std::move(done)});
+  if (inbox_.TryPush([this, waiter] { reads_.Add(std::move(*waiter)); }, kInputOverhead)) return;
+  std::move(waiter->done)(inbox_.closed()
+                              ? absl::UnavailableError("the node is stopping")
+                              : absl::ResourceExhaustedError("too many requests are queued"));
+}
+
+std::optional<Claim> RaftNodeImpl::claim() const {
+  absl::MutexLock lock(&published_mutex_);
+  return published_claim_;
+}
+
+void RaftNodeImpl::FreshClaim(absl::Duration max_age, absl::Duration timeout,
+                              absl::AnyInvocable<void() &&> done) {
+  const base::ClockSample now = options_.clock->Sample();
+  const int64_t deadline = now.boot_ns + absl::ToInt64Nanoseconds(timeout);
+  auto waiter = std::make_shared<FreshWaiter>(FreshWaiter{max_age, deadline, std::move(done)});
+  if (inbox_.TryPush([this, waiter] { fresh_waiters_.push_back(std::move(*waiter)); },
+                     kInputOverhead)) {
+    return;
+  }
+  std::move(waiter->done)();
+}
+
+void RaftNodeImpl::Receive(std::vector<Message> messages) {
+  const size_t bytes = BytesOf(messages);
+  // A full inbox loses messages, as a network may.
+  (void)inbox_.TryPush(
+      [this, messages = std::move(messages)]() mutable {
+        for (Message& m : messages) core_.Step(std::move(m));
+      },
+      bytes);
+}
+
+void RaftNodeImpl::OnPeerConnected(NodeId) {}
+
+void RaftNodeImpl::OnPeerLost(NodeId peer) {
+  Post([this, peer] { core_.OnPeerUnreachable(peer); });
+}
+
+void RaftNodeImpl::OnSnapshotReceived(NodeId from, Term term, const storage::LogMark& mark,
+                                      std::string dir,
+                                      absl::AnyInvocable<void(absl::Status) &&> done) {
+  Message m;
+  m.type = MessageType::kSnapshot;
+  m.from = from;
+  m.to = options_.core.id;
+  m.term = term;
+  m.prev_index = mark.index;
+  m.prev_term = mark.term;
+  m.payloads = {mark.membership, dir};
+  auto in = std::make_shared<SnapshotIn>(SnapshotIn{dir, std::move(done)});
+  if (inbox_.TryPush(
+          [this, in, m = std::move(m)]() mutable {
+            snapshots_in_[in->dir] = std::move(*in);
+            core_.Step(std::move(m));
+          },
+          kInputOverhead)) {
+    return;
+  }
+  std::filesystem::remove_all(in->dir);
+  std::move(in->done)(absl::UnavailableError("the member is busy or stopping"));
+}
+
+NodeStatus RaftNodeImpl::status() const {
+  NodeStatus status;
+  std::shared_ptr<const Membership> membership;
+  std::optional<int64_t> since;
+  {
+    absl::MutexLock lock(&published_mutex_);
+    status = published_;
+    membership = published_membership_;
+    since = published_leaderless_since_ns_;
+  }
+  status.membership = *membership;
+  if (since) status.leaderless = absl::Nanoseconds(options_.clock->Sample().boot_ns - *since);
+  return status;
+}
+
+void RaftNodeImpl::Stop() {
+  absl::MutexLock lock(&stop_mutex_);
+  if (std::exchange(stopped_, true)) return;
+  inbox_.Close();
+  raft_thread_.join();
+  fetcher_.Stop();
+  maintenance_.Stop();
+  log_worker_.Stop();
+  apply_worker_.Stop();
+  // So that the next start replays nothing. A failure only costs that replay.
+  const auto flushed = machine_->Flush();
+  if (!flushed.ok()) LOG_WARN("flush at stop failed: {}", flushed.status().ToString());
+}
+
+// ---------------------------------------------------------------- raft thread
+
+void RaftNodeImpl::Run() {
+  prctl(PR_SET_NAME, "hf-raft");
+  while (!inbox_.closed()) {
+    const int64_t wait_ns = next_tick_ns_ - options_.clock->Sample().boot_ns;
+    std::vector<Input> inputs;
+    if (wait_ns > 0) inputs = inbox_.DrainFor(absl::Nanoseconds(wait_ns));
+    // Taken before anything of this turn is sent: the sample of its probes and rounds.
+    now_ = options_.clock->Sample();
+    for (Input& input : inputs) input();
+    RunTicks();
+    OfferProposals();
+    OfferReads();
+    OfferFresh();
+    do {
+      Carry(core_.TakeReady());
+    } while (core_.HasReady());
+    tracker_.OnApplied(core_.applied());
+    reads_.OnApplied(core_.applied());
+    MaybeFlush();
+    MaybeWriteRecord();
+    Publish();
+  }
+  RefuseAll();
+}
+
+void RaftNodeImpl::RunTicks() {
+  for (int i = 0; i < kMaxTicksATurn && now_.boot_ns >= next_tick_ns_; ++i) {
+    core_.Tick();
+    next_tick_ns_ += tick_ns_;
+  }
+  if (now_.boot_ns >= next_tick_ns_) next_tick_ns_ = now_.boot_ns + tick_ns_;
+  reads_.Expire(now_.boot_ns);
+}
+
+void RaftNodeImpl::OfferProposals() {
+  if (core_.leader()) {
+    proposals_.OfferTo(core_, now_.boot_ns);
+  } else if (leaderless_too_long()) {
+    proposals_.RefuseWaiting(absl::UnavailableError("no leader"));
+  }
+  proposals_.ForgetForwarded(now_.boot_ns - 2 * grace_ns_);
+}
+
+void RaftNodeImpl::OfferReads() {
+  if (core_.leader()) {
+    if (const auto id = reads_.Ask(now_.boot_ns)) core_.StartRead(*id);
+  } else if (leaderless_too_long()) {
+    reads_.Refuse(absl::UnavailableError("no leader"));
+  }
+}
+
+void RaftNodeImpl::OfferFresh() {
+  if (fresh_waiters_.empty()) return;
+  std::vector<FreshWaiter> still;
+  for (FreshWaiter& waiter : std::exchange(fresh_waiters_, {})) {
+    const auto& claim = tracker_.claim();
+    const bool fresh = claim && claim->AgeAt(now_) <= waiter.max_age;
+    if (fresh || !core_.leader() || now_.boot_ns >= waiter.deadline_ns) {
+      if (fresh) {
+        // What the caller reads next must be at least as fresh as what decided this.
+        absl::MutexLock lock(&published_mutex_);
+        published_claim_ = claim;
+      }
+      std::move(waiter.done)();
+    } else {
+      still.push_back(std::move(waiter));
+    }
+  }
+  fresh_waiters_ = std::move(still);
+  const bool ask = now_.boot_ns - last_urgent_ns_ >= absl::ToInt64Nanoseconds(kUrgentProbeEvery);
+  if (fresh_waiters_.empty() || !ask) return;
+  last_urgent_ns_ = now_.boot_ns;
+  if (core_.role() == Role::kLeader) {
+    core_.StartRead(reads_.NextId());  // nobody waits for the read; its round makes the claim (L4)
+    return;
+  }
+  Message probe;
+  probe.type = MessageType::kProbe;
+  probe.from = options_.core.id;
+  probe.to = core_.leader();
+  probe.term = core_.term();
+  probe.nonce = tracker_.NewProbe(now_);
+  probe.boot = tracker_.boot();
+  probe.urgent = true;
+  transport_->Send({std::move(probe)});
+}
+
+void RaftNodeImpl::Carry(Ready ready) {
+  if (core_.term() != seen_term_ || core_.role() != seen_role_) {
+    tracker_.ForgetRounds();
+    seen_term_ = core_.term();
+    seen_role_ = core_.role();
+    LOG_INFO("{} at term {}, leader {:x}", RoleName(seen_role_), seen_term_.value,
+             core_.leader().value);
+  }
+  if (ready.round_started) tracker_.OnRoundStarted(*ready.round_started, now_);
+  if (!ready.append.snapshot_dir.empty()) InstallSnapshot(ready.append);
+  if (!ready.append.empty()) log_worker_.Append(std::move(ready.append));
+  SendMessages(std::move(ready.messages));
+  if (!ready.apply.empty()) apply_worker_.Apply(std::move(ready.apply));
+  if (ready.round_confirmed) {
+    tracker_.OnRoundConfirmed(ready.round_confirmed->round, ready.round_confirmed->index,
+                              core_.applied());
+  }
+  for (const Message& m : ready.confirms) {
+    tracker_.OnConfirm(m.nonce, m.boot, m.read_index, core_.applied());
+  }
+  for (const ReadGrant& grant : ready.reads) reads_.Grant(grant.read_id, grant.index);
+  for (const uint64_t id : ready.reads_dropped) reads_.AskAgain(id);
+  for (const uint64_t id : ready.proposals_refused) proposals_.Refused(id);
+  for (const FetchRequest& request : ready.fetches) Fetch(request);
+  for (const NodeId peer : ready.snapshots_wanted) SendSnapshotTo(peer);
+  if (ready.membership_changed) {
+    membership_ = std::make_shared<Membership>(core_.membership());
+    transport_->SetMembership(*membership_);
+  }
+  // A received snapshot that the core had no use for: its directory goes.
+  for (auto& [dir, in] : std::exchange(snapshots_in_, {})) {
+    std::filesystem::remove_all(dir);
+    std::move(in.done)(absl::OkStatus());
+  }
+}
+
+void RaftNodeImpl::InstallSnapshot(AppendBatch& append) {
+  const auto in = snapshots_in_.extract(append.snapshot_dir);
+  CHECK(!in.empty());
+  LOG_INFO("installing a snapshot at index {}", append.log.reset->index.value);
+  // C7: the data first, in one atomic step, then the log; a crash between is finished at start.
+  const absl::Status installed =
+      apply_worker_.InstallAndWait(append.snapshot_dir, *append.log.reset);
+  if (!installed.ok()) Fatal(installed);
+  flushed_ = append.log.reset->index;
+  std::move(in.mapped().done)(installed);
+}
+
+void RaftNodeImpl::SendMessages(std::vector<Message> messages) {
+  if (messages.empty()) return;
+  std::vector<Message> out;
+  out.reserve(messages.size() + 1);
+  for (Message& m : messages) {
+    if (m.to == options_.core.id) {
+      core_.Step(std::move(m));
+      continue;
+    }
+    // F1: probes ride along with what we answer to the leader's rounds, one a heartbeat.
+    const bool probe_due =
+        m.type == MessageType::kHeartbeatReply &&
+        now_.boot_ns - last_probe_ns_ >= tick_ns_ * options_.core.heartbeat_ticks;
+    if (probe_due) {
+      last_probe_ns_ = now_.boot_ns;
+      Message probe;
+      probe.type = MessageType::kProbe;
+      probe.from = m.from;
+      probe.to = m.to;
+      probe.term = m.term;
+      probe.nonce = tracker_.NewProbe(now_);
+      probe.boot = tracker_.boot();
+      out.push_back(std::move(probe));
+    }
+    out.push_back(std::move(m));
+  }
+  if (!out.empty()) transport_->Send(std::move(out));
+}
+
+void RaftNodeImpl::Fetch(const FetchRequest& request) {
+  const bool queued = fetcher_.Run([this, request] {
+    auto read = log_->Read(request.first, request.last, request.max_bytes);
+    if (!read.ok() && !absl::IsOutOfRange(read.status())) return Fatal(read.status());
+    Post([this, id = request.id,
+          entries = read.ok() ? *std::move(read) : std::vector<EntryRef>()]() mutable {
+      core_.OnFetched(id, std::move(entries));
+    });
+  });
+  CHECK(queued);  // at most one fetch a peer and one for apply are ever out
+}
+
+void RaftNodeImpl::SendSnapshotTo(NodeId peer) {
+  snapshots_out_[peer] = core_.applied();
+  const bool queued = maintenance_.Run([this, peer] {
+    auto taken = machine_->TakeCheckpoint();
+    Post([this, peer, taken = std::move(taken)]() mutable {
+      if (!taken.ok()) {
+        LOG_WARN("cannot make a snapshot for member {:x}: {}", peer.value,
+                 taken.status().ToString());
+        snapshots_out_.erase(peer);
+        core_.OnSnapshotSent(peer, Index(0), false);
+        return;
+      }
+      LOG_INFO("sending member {:x} a snapshot at index {}", peer.value, taken->index.value);
+      Transport::SnapshotToSend snapshot;
+      snapshot.to = peer;
+      snapshot.term = core_.term();
+      snapshot.mark = {taken->index, taken->term, core_.MembershipAt(taken->index).Encode()};
+      snapshot.dir = taken->dir;
+      transport_->SendSnapshot(std::move(snapshot), [this, peer, ckpt = *taken](absl::Status sent) {
+        std::filesystem::remove_all(ckpt.dir);
+        if (!sent.ok()) LOG_WARN("snapshot to {:x}: {}", peer.value, sent.ToString());
+        Post([this, peer, index = ckpt.index, ok = sent.ok()] {
+          snapshots_out_.erase(peer);
+          core_.OnSnapshotSent(peer, index, ok);
+        });
+      });
+    });
+  });
+  CHECK(queued);  // at most one snapshot a peer is ever out
+}
+
+void RaftNodeImpl::MaybeFlush() {
+  if (flushing_) return;
+  const uint64_t behind = core_.applied().value - flushed_.value;
+  const uint64_t log_bytes = log_->disk_bytes();
+  const bool by_count = behind >= options_.snapshot_count;
+  const bool by_bytes =
+      behind > 0 && log_bytes >= log_bytes_at_flush_ + options_.snapshot_log_bytes;
+  if (!by_count && !by_bytes) return;
+  flushing_ = true;
+  const bool queued = maintenance_.Run([this] {
+    auto flushed = machine_->Flush();
+    if (!flushed.ok()) return Fatal(flushed.status());
+    Post([this, index = *flushed] { CompactLog(index); });
+  });
+  CHECK(queued);
+}
+
+void RaftNodeImpl::CompactLog(Index flushed) {
+  flushing_ = false;
+  log_bytes_at_flush_ = log_->disk_bytes();
+  flushed_ = std::max(flushed_, flushed);
+  Index to = std::min(flushed_, core_.applied());
+  to = to.value > options_.catch_up_entries ? to - options_.catch_up_entries : Index(0);
+  for (const auto& [peer, index] : snapshots_out_) to = std::min(to, index);
+  if (to > core_.log().mark_index()) log_worker_.Compact(core_.CompactTo(to));
+}
+
+void RaftNodeImpl::MaybeWriteRecord() {
+  if (options_.freshness_record_path.empty() || !tracker_.claim()) return;
+  if (now_.boot_ns - last_record_ns_ < absl::ToInt64Nanoseconds(kRecordEvery)) return;
+  last_record_ns_ = now_.boot_ns;
+  // F4: the claim is about applied entries, which are durable in the log (C4).
+  (void)maintenance_.Run([path = options_.freshness_record_path, claim = *tracker_.claim()] {
+    const absl::Status written = WriteFreshnessRecord(path, claim);
+    if (!written.ok()) LOG_WARN("freshness record: {}", written.ToString());
+  });
+}
+
+void RaftNodeImpl::Publish() {
+  if (core_.leader()) {
+    leaderless_since_ns_.reset();
+  } else if (!leaderless_since_ns_) {
+    leaderless_since_ns_ = now_.boot_ns;
+  }
+  absl::MutexLock lock(&published_mutex_);
+  published_.role = core_.role();
+  published_.id = options_.core.id;
+  published_.leader = core_.leader();
+  published_.term = core_.term();
+  published_.commit = core_.commit();
+  published_.applied = core_.applied();
+  published_.last = core_.log().last();
+  published_.is_learner = core_.membership().learners.contains(options_.core.id);
+  published_membership_ = membership_;
+  published_leaderless_since_ns_ = leaderless_since_ns_;
+  published_claim_ = tracker_.claim();
+}
+
+void RaftNodeImpl::RefuseAll() {
+  // Inputs that came after the last turn still hold callers: run them, then refuse everybody.
+  for (Input& input : inbox_.DrainAll()) input();
+  const absl::Status stopping = absl::UnavailableError("the node is stopping");
+  proposals_.RefuseWaiting(stopping);
+  reads_.RefuseAll(stopping);
+  for (FreshWaiter& waiter : fresh_waiters_) std::move(waiter.done)();
+  fresh_waiters_.clear();
+  for (auto& [dir, in] : snapshots_in_) std::move(in.done)(stopping);
+  snapshots_in_.clear();
+}
+
+void StopTheProcess(const absl::Status& status) {
+  LOG_ERROR("fatal, this member stops so that it can not lose or invent data: {}",
+            status.ToString());
+  base::FlushLog();
+  _exit(1);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<RaftNode>> RaftNode::Start(NodeOptions options,
+                                                          const Membership& bootstrap,
+                                                          storage::LogStore* log,
+                                                          StateMachine* machine,
+                                                          Transport* transport) {
+  const absl::Status valid = options.core.Validate();
+  if (!valid.ok()) return valid;
+  if (!options.on_fatal) options.on_fatal = StopTheProcess;
+  auto recovered = Recover(bootstrap, log, *machine);
+  if (!recovered.ok()) return recovered.status();
+  return std::make_unique<RaftNodeImpl>(std::move(options), *recovered, log, machine, transport);
+}
+
+}  // namespace holdfast::raft

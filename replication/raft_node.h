@@ -1,0 +1,168 @@
+// The driver: gives the pure core its threads, disk, clock and network.
+//
+//   callers, transport, ticker --> [raft thread] drains all, steps, takes one Ready
+//                                    | messages -> Transport (one call a turn)
+//                                    | append   -> [log thread] one write, one fdatasync
+//                                    |              -> after_durable, OnDurable
+//                                    | apply    -> [apply thread] one Apply call -> waiters
+//   a fetch thread reads old entries for slow members.
+// Three owner threads, no lock in the core, natural batching: whoever is free takes everything.
+// Why no queue can grow: proposals are refused at `max_queued_bytes` (inbox) and at the core's
+// max_uncommitted_bytes; the log and apply queues only hold what the core handed out, which its
+// own limits bound; messages from peers are refused (dropped, as a network may) at the same bound.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/functional/any_invocable.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "absl/types/span.h"
+#include "base/clock.h"
+#include "replication/freshness.h"
+#include "replication/raft_core.h"
+#include "storage/log_store.h"
+
+namespace holdfast::raft {
+
+// How members reach each other. Implemented over gRPC in server/, over nothing in tests.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  // Raft thread. Takes a turn's messages; never blocks; may drop (Raft allows it).
+  virtual void Send(std::vector<Message> messages) = 0;
+  // Raft thread. Copies the checkpoint directory to the peer in the background, with checksums
+  // and a deadline; then calls `done` on any thread. The directory is removed by the caller.
+  struct SnapshotToSend {
+    NodeId to;
+    Term term;
+    storage::LogMark mark;
+    std::string dir;
+  };
+  virtual void SendSnapshot(SnapshotToSend snapshot,
+                            absl::AnyInvocable<void(absl::Status) &&> done) = 0;
+  // Raft thread, at start and whenever membership changes: whom to connect to.
+  virtual void SetMembership(const Membership& membership) = 0;
+};
+
+// What applies committed entries. Implemented in server/state_machine.
+class StateMachine {
+ public:
+  virtual ~StateMachine() = default;
+  // Apply thread. Contiguous from applied() + 1 (empty and config entries included). One atomic
+  // step; when it returns, reads see it. An error is final: the node stops.
+  virtual absl::Status Apply(absl::Span<const EntryRef> entries) = 0;
+  // Any thread: of the last Apply.
+  virtual Index applied() const = 0;
+  // Background thread, beside Apply. Makes everything applied so far survive a power cut; returns
+  // up to where. The driver then compacts the log.
+  virtual absl::StatusOr<Index> Flush() = 0;
+  // Background thread, beside Apply. A checkpoint into a new directory below `parent`.
+  struct Checkpoint {
+    std::string dir;
+    Index index;
+    Term term;
+  };
+  virtual absl::StatusOr<Checkpoint> TakeCheckpoint() = 0;
+  // Apply thread, with nothing being applied. Replaces the whole state by the checkpoint in `dir`
+  // in one atomic step (the directory is consumed); applied() is mark.index after it.
+  virtual absl::Status InstallCheckpoint(const std::string& dir, const storage::LogMark& mark) = 0;
+  // The mark given to the newest InstallCheckpoint, kept with the data; nullopt if there was none.
+  // After a crash between install and log reset (contract C7) the driver finishes from this.
+  virtual std::optional<storage::LogMark> installed_mark() const = 0;
+};
+
+struct NodeOptions {
+  CoreOptions core;  // ticks are of `tick`
+  absl::Duration tick = absl::Milliseconds(10);
+  uint64_t seed = 0;
+  uint64_t boot = 0;  // random per process start (Freshness F1)
+  base::Clock* clock = base::RealClock::Get();
+  size_t max_queued_bytes = size_t{64} << 20;
+  // Flush the state machine and cut the log once it holds this many entries, or bytes, more than
+  // what is flushed; keep `catch_up_entries` behind for slow members.
+  uint64_t snapshot_count = 100000;
+  uint64_t snapshot_log_bytes = uint64_t{256} << 20;
+  uint64_t catch_up_entries = 5000;
+  // How long proposals wait for a leader before they fail as kNoLeader; in election timeouts.
+  double leaderless_grace = 2.0;
+  // A read or probe unanswered for this long is asked again.
+  absl::Duration ask_again = absl::Milliseconds(500);
+  // Where Freshness F4's record lives; empty: no record is kept.
+  std::string freshness_record_path;
+  // Called on a broken promise of the disk (failed fsync, failed apply): logs and stops the process
+  // by default.
+  std::function<void(const absl::Status&)> on_fatal;
+};
+
+// A copy of what the node knows of itself; consistent, at most one turn old.
+struct NodeStatus {
+  Role role = Role::kFollower;
+  NodeId id;
+  NodeId leader;
+  Term term;
+  Index commit;
+  Index applied;
+  Index last;
+  bool is_learner = false;
+  // How long this member has known no leader; zero while it knows one.
+  absl::Duration leaderless = absl::ZeroDuration();
+  Membership membership;
+};
+
+class RaftNode {
+ public:
+  // Starts the threads. `bootstrap` is the first membership, used only when the log is empty and
+  // without a mark. The log store, state machine and transport must outlive the node.
+  // DataLoss: log and state machine do not fit each other.
+  static absl::StatusOr<std::unique_ptr<RaftNode>> Start(NodeOptions options,
+                                                         const Membership& bootstrap,
+                                                         storage::LogStore* log,
+                                                         StateMachine* machine,
+                                                         Transport* transport);
+  virtual ~RaftNode() = default;
+
+  // Any thread, never blocks. The payload goes into one log entry. `refused` is called (on the raft
+  // thread, or at once) only if it was certainly NOT proposed: Unavailable (no leader, stopping) or
+  // ResourceExhausted. Otherwise success shows when the state machine applies it, or never: the
+  // caller keeps its own deadline, after which the outcome is unknown.
+  virtual void Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) = 0;
+
+  // Any thread, never blocks. Calls `done` exactly once, on a node thread, with an index that is
+  // already applied: a read after it is linearizable with respect to the instant of this call.
+  // Unavailable: no leader within leaderless_grace; DeadlineExceeded after `timeout`.
+  using ReadDone = absl::AnyInvocable<void(absl::StatusOr<Index>) &&>;
+  virtual void ReadIndex(absl::Duration timeout, ReadDone done) = 0;
+
+  // Any thread. The best claim now; nullopt: age unknown. A view of the state taken AFTER this call
+  // may be given the claim's age.
+  virtual std::optional<Claim> claim() const = 0;
+  // Any thread. Calls `done` exactly once, as soon as the claim is no older than `max_age`, or when
+  // that can not be had: no leader known, or `timeout` over. Then claim() tells what there is.
+  virtual void FreshClaim(absl::Duration max_age, absl::Duration timeout,
+                          absl::AnyInvocable<void() &&> done) = 0;
+
+  // From the transport, any thread; never block.
+  virtual void Receive(std::vector<Message> messages) = 0;
+  virtual void OnPeerConnected(NodeId peer) = 0;
+  virtual void OnPeerLost(NodeId peer) = 0;
+  // A whole, checked snapshot lies in `dir` on our disk. The node owns the directory from here.
+  // `done` when installed (or found unneeded).
+  virtual void OnSnapshotReceived(NodeId from, Term term, const storage::LogMark& mark,
+                                  std::string dir,
+                                  absl::AnyInvocable<void(absl::Status) &&> done) = 0;
+
+  virtual NodeStatus status() const = 0;
+
+  // Flushes the state machine, stops the threads, refuses everything still waiting (Unavailable).
+  // Idempotent.
+  virtual void Stop() = 0;
+};
+
+}  // namespace holdfast::raft

@@ -1,0 +1,153 @@
+#include "replication/workers.h"
+
+#include <sys/prctl.h>
+
+#include <utility>
+
+#include "absl/synchronization/notification.h"
+#include "base/check.h"
+#include "replication/raft_node.h"
+
+namespace holdfast::raft {
+namespace {
+
+void NameThread(const char* name) { prctl(PR_SET_NAME, name); }
+
+}  // namespace
+
+// ---------------------------------------------------------------- log
+
+LogWorker::LogWorker(storage::LogStore* log, Durable durable, Fatal fatal)
+    : log_(log),
+      durable_(std::move(durable)),
+      fatal_(std::move(fatal)),
+      thread_([this] { Run(); }) {}
+
+LogWorker::~LogWorker() { Stop(); }
+
+void LogWorker::Append(AppendBatch batch) { queue_.Push(std::move(batch)); }
+void LogWorker::Compact(storage::LogMark mark) { queue_.Push(std::move(mark)); }
+
+void LogWorker::Stop() {
+  queue_.Close();
+  if (thread_.joinable()) thread_.join();
+}
+
+void LogWorker::Run() {
+  NameThread("hf-log");
+  for (auto items = queue_.DrainAll(); !items.empty(); items = queue_.DrainAll()) {
+    std::vector<AppendBatch> group;
+    for (Item& item : items) {
+      if (auto* batch = std::get_if<AppendBatch>(&item)) {
+        group.push_back(std::move(*batch));
+        continue;
+      }
+      WriteAll(group);
+      const absl::Status compacted = log_->Compact(std::get<storage::LogMark>(item));
+      if (!compacted.ok()) fatal_(compacted);
+    }
+    WriteAll(group);
+  }
+}
+
+void LogWorker::WriteAll(std::vector<AppendBatch>& group) {
+  if (group.empty()) return;
+  std::vector<storage::LogBatch> batches;
+  std::vector<Message> after_durable;
+  for (AppendBatch& batch : group) {
+    if (batch.log.reset || batch.log.hard_state || !batch.log.entries.empty()) {
+      batches.push_back(std::move(batch.log));
+    }
+    std::move(batch.after_durable.begin(), batch.after_durable.end(),
+              std::back_inserter(after_durable));
+  }
+  if (!batches.empty()) {
+    const absl::Status written = log_->Append(batches);
+    // Nothing is acknowledged after a failed write or fsync, now or ever.
+    if (!written.ok()) return fatal_(written);
+  }
+  durable_(group.back().seq, std::move(after_durable));
+  group.clear();
+}
+
+// ---------------------------------------------------------------- apply
+
+ApplyWorker::ApplyWorker(StateMachine* machine, Applied applied, Fatal fatal)
+    : machine_(machine),
+      applied_(std::move(applied)),
+      fatal_(std::move(fatal)),
+      thread_([this] { Run(); }) {}
+
+ApplyWorker::~ApplyWorker() { Stop(); }
+
+void ApplyWorker::Apply(std::vector<EntryRef> entries) { queue_.Push(std::move(entries)); }
+
+absl::Status ApplyWorker::InstallAndWait(const std::string& dir, const storage::LogMark& mark) {
+  absl::Status result;
+  absl::Notification done;
+  queue_.Push(Task([&] {
+    result = machine_->InstallCheckpoint(dir, mark);
+    done.Notify();
+  }));
+  done.WaitForNotification();
+  return result;
+}
+
+void ApplyWorker::Stop() {
+  queue_.Close();
+  if (thread_.joinable()) thread_.join();
+}
+
+void ApplyWorker::Run() {
+  NameThread("hf-apply");
+  bool failed = false;  // after a failed apply nothing is applied any more, whatever fatal_ does
+  for (auto items = queue_.DrainAll(); !items.empty(); items = queue_.DrainAll()) {
+    std::vector<EntryRef> entries;
+    const auto apply_gathered = [&] {
+      if (entries.empty() || failed) return;
+      const absl::Status applied = machine_->Apply(entries);
+      if (applied.ok()) {
+        applied_(entries.back()->index);
+      } else {
+        failed = true;
+        fatal_(applied);
+      }
+      entries.clear();
+    };
+    for (Item& item : items) {
+      if (auto* more = std::get_if<std::vector<EntryRef>>(&item)) {
+        std::move(more->begin(), more->end(), std::back_inserter(entries));
+        continue;
+      }
+      apply_gathered();
+      std::get<Task>(item)();
+    }
+    apply_gathered();
+  }
+}
+
+// ---------------------------------------------------------------- tasks
+
+TaskWorker::TaskWorker(size_t max_tasks) : queue_(max_tasks), thread_([this] { Loop(); }) {}
+
+TaskWorker::~TaskWorker() { Stop(); }
+
+bool TaskWorker::Run(Task task) { return queue_.TryPush(std::move(task), 1); }
+
+void TaskWorker::Stop() {
+  stopping_ = true;
+  queue_.Close();
+  if (thread_.joinable()) thread_.join();
+}
+
+void TaskWorker::Loop() {
+  NameThread("hf-task");
+  for (auto tasks = queue_.DrainAll(); !tasks.empty(); tasks = queue_.DrainAll()) {
+    for (Task& task : tasks) {
+      if (stopping_) return;
+      task();
+    }
+  }
+}
+
+}  // namespace holdfast::raft
