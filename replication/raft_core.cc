@@ -572,7 +572,9 @@ void RaftCore::BuildAppendBatch() {
   batch.log.reset = std::exchange(reset_, std::nullopt);
   batch.snapshot_dir = std::exchange(snapshot_dir_, {});
   batch.log.entries = log_.TakeUnwritten();
-  batch.log.must_sync = writes;
+  // A hint that comes alone is synced too: a member restarted without its peers serves up to it,
+  // and at most one comes a heartbeat, after the writes have ended.
+  batch.log.must_sync = true;
   if (writes || commit_hint_due_) {
     hard_state_.commit = commit_;
     batch.log.hard_state = hard_state_given_ = hard_state_;
