@@ -1,0 +1,212 @@
+#include "storage/mvcc_reader.h"
+
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/strings.h"
+
+namespace holdfast::storage::mvcc {
+namespace {
+
+constexpr std::string_view kNoEnd("\0", 1);
+
+absl::Status Undecodable(std::string_view what, std::string_view key) {
+  return absl::DataLossError(fmt::format(
+      "the {} of key \"{}\" is not in a form this program ever wrote", what, base::Printable(key)));
+}
+
+}  // namespace
+
+KeySpan KeySpan::Of(std::string_view key, std::string_view range_end) {
+  KeySpan span;
+  span.begin = key;
+  if (range_end.empty()) return span;
+  if (range_end == kNoEnd) {
+    span.kind = Kind::kUnbounded;
+  } else {
+    span.kind = Kind::kBounded;
+    span.end = range_end;
+  }
+  return span;
+}
+
+std::string UserMetaKey(std::string_view key) {
+  std::string out;
+  out.reserve(key.size() + 1);
+  out.push_back(kUserMetaPrefix);
+  out.append(key);
+  return out;
+}
+
+RecordReader::RecordReader(const Database& database, const rocksdb::Snapshot* snapshot,
+                           const RecordOverlay* overlay)
+    : database_(database), overlay_(overlay) {
+  options_.snapshot = snapshot;
+}
+
+absl::StatusOr<bool> RecordReader::FindBase(std::string_view key, FoundRecord* found) const {
+  found->pin.Reset();
+  const rocksdb::Status status =
+      database_.db()->Get(options_, database_.current(), rocksdb::Slice(key), &found->pin);
+  if (status.IsNotFound()) return false;
+  if (!status.ok()) return ToStatus(status, "cannot read a key");
+  found->bytes = found->pin.ToStringView();
+  if (!DecodeRecord(found->bytes, &found->record)) return Undecodable("record", key);
+  return true;
+}
+
+absl::StatusOr<bool> RecordReader::FindNewest(std::string_view key, FoundRecord* found) const {
+  if (overlay_ != nullptr) {
+    if (const PendingRecord* pending = overlay_->Find(key); pending != nullptr) {
+      found->bytes = pending->bytes;
+      CHECK(DecodeRecord(found->bytes, &found->record));
+      return true;
+    }
+  }
+  return FindBase(key, found);
+}
+
+absl::StatusOr<bool> RecordReader::FindUncommitted(const PendingRecord* newest, int64_t at,
+                                                   FoundRecord* found) const {
+  for (const PendingRecord* pending = newest; pending != nullptr; pending = pending->older) {
+    CHECK(DecodeRecord(pending->bytes, &found->record));
+    if (found->record.mod.main <= at) {
+      found->bytes = pending->bytes;
+      return true;
+    }
+  }
+  return false;
+}
+
+absl::StatusOr<bool> RecordReader::FindAt(std::string_view key, int64_t at,
+                                          FoundRecord* found) const {
+  absl::StatusOr<bool> result = false;
+  if (overlay_ != nullptr) result = FindUncommitted(overlay_->Find(key), at, found);
+  if (result.ok() && !*result) {
+    result = FindBase(key, found);
+    if (result.ok() && *result) result = WalkBack(at, found);
+  }
+  if (!result.ok()) return result;
+  return *result && found->record.live;
+}
+
+absl::StatusOr<bool> RecordReader::WalkBack(int64_t at, FoundRecord* found) const {
+  while (found->record.mod.main > at) {
+    const ModRevision mod = found->record.mod;
+    const HistoryKey key = EncodeHistoryKey(mod);
+    rocksdb::PinnableSlice undo;
+    const rocksdb::Status status =
+        database_.db()->Get(options_, database_.history(), rocksdb::Slice(AsView(key)), &undo);
+    if (status.IsNotFound()) {
+      return absl::DataLossError(fmt::format(
+          "the history of revision {}.{} is missing: rebuild this member", mod.main, mod.sub));
+    }
+    if (!status.ok()) return ToStatus(status, "cannot read the history");
+    // Decoded after the move: a short slice keeps its bytes inside itself.
+    found->pin = std::move(undo);
+    HistoryEntry entry;
+    if (!DecodeHistoryEntry(found->pin.ToStringView(), &entry)) {
+      return Undecodable("history", AsView(key));
+    }
+    if (entry.previous.empty()) return false;
+    found->bytes = entry.previous;
+    if (!DecodeRecord(found->bytes, &found->record)) return Undecodable("history", entry.key);
+    CHECK(found->record.mod < mod);
+  }
+  return true;
+}
+
+absl::StatusOr<std::optional<KeyValue>> RecordReader::Get(std::string_view key) const {
+  FoundRecord found;
+  const absl::StatusOr<bool> exists = FindNewest(key, &found);
+  if (!exists.ok()) return exists.status();
+  if (!*exists || !found.record.live) return std::optional<KeyValue>();
+  std::optional<KeyValue> kv(std::in_place);
+  FillKeyValue(key, found.record, /*with_value=*/true, &*kv);
+  return kv;
+}
+
+absl::StatusOr<std::optional<std::string>> RecordReader::GetMeta(std::string_view key) const {
+  rocksdb::PinnableSlice bytes;
+  const rocksdb::Status status =
+      database_.db()->Get(options_, database_.meta(), UserMetaKey(key), &bytes);
+  if (status.IsNotFound()) return std::optional<std::string>();
+  if (!status.ok()) return ToStatus(status, "cannot read a state machine record");
+  return std::optional<std::string>(bytes.ToString());
+}
+
+RecordCursor::RecordCursor(const RecordReader& reader, const KeySpan& span, int64_t at)
+    : reader_(reader), span_(span), at_(at) {
+  CHECK(span.kind != KeySpan::Kind::kSingle);
+  if (span_.empty()) return;
+  rocksdb::ReadOptions options = reader.options_;
+  if (span_.kind == KeySpan::Kind::kBounded) {
+    upper_bound_ = rocksdb::Slice(span_.end);
+    options.iterate_upper_bound = &upper_bound_;
+  }
+  base_.reset(reader.database_.db()->NewIterator(options, reader.database_.current()));
+}
+
+bool RecordCursor::InSpan(std::string_view key) const {
+  return span_.kind == KeySpan::Kind::kUnbounded || key < span_.end;
+}
+
+bool RecordCursor::Next() {
+  if (span_.empty()) return false;
+  while (status_.ok() && AdvanceKey()) {
+    if (ReadKey()) return true;
+  }
+  return false;
+}
+
+bool RecordCursor::AdvanceKey() {
+  // The overlay is searched anew each time, before base_ moves and key_ with it.
+  const RecordOverlay::Map* records =
+      reader_.overlay_ == nullptr ? nullptr : &reader_.overlay_->records();
+  RecordOverlay::Map::const_iterator pending;
+  if (records != nullptr) {
+    pending = started_ ? records->upper_bound(key_) : records->lower_bound(span_.begin);
+  }
+  if (!started_) {
+    base_->Seek(rocksdb::Slice(span_.begin));
+    started_ = true;
+  } else if (in_base_) {
+    base_->Next();
+  }
+  if (!base_->Valid() && !base_->status().ok()) {
+    status_ = ToStatus(base_->status(), "cannot read a range");
+    return false;
+  }
+  const bool has_pending =
+      records != nullptr && pending != records->end() && InSpan(pending->first);
+  in_base_ = base_->Valid();
+  uncommitted_ = nullptr;
+  if (!in_base_ && !has_pending) return false;
+  if (in_base_) key_ = base_->key().ToStringView();
+  if (has_pending && (!in_base_ || pending->first <= key_)) {
+    in_base_ = in_base_ && pending->first == key_;
+    key_ = pending->first;
+    uncommitted_ = pending->second;
+  }
+  return true;
+}
+
+bool RecordCursor::ReadKey() {
+  absl::StatusOr<bool> result = reader_.FindUncommitted(uncommitted_, at_, &found_);
+  if (result.ok() && !*result && in_base_) result = ReadBase();
+  if (!result.ok()) {
+    status_ = result.status();
+    return false;
+  }
+  return *result && found_.record.live;
+}
+
+absl::StatusOr<bool> RecordCursor::ReadBase() {
+  found_.bytes = base_->value().ToStringView();
+  if (!DecodeRecord(found_.bytes, &found_.record)) return Undecodable("record", key_);
+  return reader_.WalkBack(at_, &found_);
+}
+
+}  // namespace holdfast::storage::mvcc

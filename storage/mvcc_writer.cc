@@ -1,0 +1,201 @@
+#include "storage/mvcc_writer.h"
+
+#include <array>
+#include <utility>
+
+#include "base/check.h"
+#include "storage/mvcc_range.h"
+
+namespace holdfast::storage::mvcc {
+namespace {
+
+// A batch that was larger than this gives its memory back after the commit.
+constexpr size_t kBatchBytesKeptMax = size_t{4} << 20;
+
+}  // namespace
+
+RocksWriter::RocksWriter(const Database& database, const AppliedState& base, CommitFn commit)
+    : database_(database),
+      commit_(std::move(commit)),
+      state_(base),
+      reader_(database, /*snapshot=*/nullptr, &records_) {}
+
+void RocksWriter::BeginRevision() {
+  CHECK(!open_);
+  open_ = true;
+  next_sub_ = 0;
+}
+
+bool RocksWriter::EndRevision() {
+  CHECK(open_);
+  open_ = false;
+  if (next_sub_ == 0) return false;
+  ++state_.revision;
+  next_sub_ = 0;
+  return true;
+}
+
+ModRevision RocksWriter::NextMod() {
+  CHECK(open_);
+  CHECK(next_sub_ < UINT32_MAX);
+  return {state_.revision + 1, next_sub_++};
+}
+
+absl::Status RocksWriter::Append(std::string_view key, const Record& record,
+                                 std::string_view previous) {
+  std::array<char, kRecordHeaderBytesMax> header;
+  const size_t header_bytes = EncodeRecordHeader(record, header.data());
+  // `previous` may lie in the overlay: its bytes stay where they are.
+  const std::string_view bytes = records_.Push(key, {header.data(), header_bytes}, record.value);
+
+  std::array<char, kVarintBytesMax> key_size;
+  std::array<char, kVarintBytesMax> record_size;
+  const size_t key_size_bytes = EncodeVarint(key.size(), key_size.data());
+  const size_t record_size_bytes = EncodeVarint(bytes.size(), record_size.data());
+  const std::array<rocksdb::Slice, 5> value = {
+      rocksdb::Slice(key_size.data(), key_size_bytes), rocksdb::Slice(key),
+      rocksdb::Slice(record_size.data(), record_size_bytes), rocksdb::Slice(bytes),
+      rocksdb::Slice(previous)};
+  const HistoryKey history_key = EncodeHistoryKey(record.mod);
+  const rocksdb::Slice history_key_slice(AsView(history_key));
+  return ToStatus(batch_.Put(database_.history(), rocksdb::SliceParts(&history_key_slice, 1),
+                             rocksdb::SliceParts(value.data(), value.size())),
+                  "cannot collect an event");
+}
+
+absl::Status RocksWriter::Put(std::string_view key, std::string_view value, int64_t lease,
+                              std::optional<KeyValue>* prev) {
+  const ModRevision mod = NextMod();
+  if (prev != nullptr) prev->reset();
+  const absl::StatusOr<bool> found = reader_.FindNewest(key, &previous_);
+  if (!found.ok()) return found.status();
+  const Record& old = previous_.record;
+  // A tombstone that a compaction has passed may be gone on one member and still here on another.
+  const bool existed = *found && (old.live || old.mod.main > state_.compact_revision);
+  const bool lives = existed && old.live;
+  if (lives && prev != nullptr) {
+    FillKeyValue(key, old, /*with_value=*/true, &prev->emplace());
+  }
+  Record record;
+  record.live = true;
+  record.mod = mod;
+  record.create_revision = lives ? old.create_revision : mod.main;
+  record.version = lives ? old.version + 1 : 1;
+  record.lease = lease;
+  record.value = value;
+  return Append(key, record, existed ? previous_.bytes : std::string_view());
+}
+
+absl::Status RocksWriter::Delete(std::string_view key, std::string_view previous) {
+  Record tombstone;
+  tombstone.mod = NextMod();
+  return Append(key, tombstone, previous);
+}
+
+absl::StatusOr<int64_t> RocksWriter::DeleteRange(std::string_view key, std::string_view range_end,
+                                                 std::vector<KeyValue>* prev) {
+  CHECK(open_);
+  if (prev != nullptr) prev->clear();
+  const auto note = [prev](std::string_view deleted, const Record& record) {
+    if (prev != nullptr) {
+      FillKeyValue(deleted, record, /*with_value=*/true, &prev->emplace_back());
+    }
+  };
+  const KeySpan span = KeySpan::Of(key, range_end);
+  if (span.kind == KeySpan::Kind::kSingle) {
+    const absl::StatusOr<bool> found = reader_.FindNewest(key, &previous_);
+    if (!found.ok()) return found.status();
+    if (!*found || !previous_.record.live) return 0;
+    note(key, previous_.record);
+    if (absl::Status status = Delete(key, previous_.bytes); !status.ok()) return status;
+    return 1;
+  }
+  int64_t deleted = 0;
+  RecordCursor cursor(reader_, span, kNewest);
+  while (cursor.Next()) {
+    note(cursor.key(), cursor.record());
+    if (absl::Status status = Delete(cursor.key(), cursor.bytes()); !status.ok()) return status;
+    ++deleted;
+  }
+  if (!cursor.status().ok()) return cursor.status();
+  return deleted;
+}
+
+absl::StatusOr<std::optional<KeyValue>> RocksWriter::Get(std::string_view key) const {
+  return reader_.Get(key);
+}
+
+absl::Status RocksWriter::Range(const RangeOptions& options, RangeResult* result) const {
+  // As in etcd, the open revision may be asked for by number once something was written in it.
+  const ReadableRevisions readable{state_.revision + (next_sub_ > 0 ? 1 : 0),
+                                   state_.compact_revision};
+  return ReadRange(reader_, options, readable, result);
+}
+
+absl::Status RocksWriter::Compact(int64_t revision) {
+  CHECK(!open_);
+  if (revision <= state_.compact_revision) return CompactedError();
+  if (revision > state_.revision) return FutureRevisionError();
+  // What lies before the last compaction has its own range delete: disjoint ones stay cheap.
+  const HistoryKey begin = EncodeHistoryKey({state_.compact_revision + 1, 0});
+  const HistoryKey end = EncodeHistoryKey({revision + 1, 0});
+  const rocksdb::Status status = batch_.DeleteRange(
+      database_.history(), rocksdb::Slice(AsView(begin)), rocksdb::Slice(AsView(end)));
+  if (!status.ok()) return ToStatus(status, "cannot collect a compaction");
+  state_.compact_revision = revision;
+  return absl::OkStatus();
+}
+
+void RocksWriter::PutMeta(std::string_view key, std::string_view value) { metas_.Set(key, value); }
+
+void RocksWriter::DeleteMeta(std::string_view key) { metas_.Set(key, std::nullopt); }
+
+absl::StatusOr<std::optional<std::string>> RocksWriter::GetMeta(std::string_view key) const {
+  const auto it = metas_.entries().find(key);
+  if (it == metas_.entries().end()) return reader_.GetMeta(key);
+  if (!it->second.has_value()) return std::optional<std::string>();
+  return std::optional<std::string>(*it->second);
+}
+
+absl::Status RocksWriter::FillBatch() {
+  rocksdb::Status status;
+  for (auto it = records_.records().begin(); status.ok() && it != records_.records().end(); ++it) {
+    status = batch_.Put(database_.current(), rocksdb::Slice(it->first),
+                        rocksdb::Slice(it->second->bytes));
+  }
+  std::string key;
+  for (auto it = metas_.entries().begin(); status.ok() && it != metas_.entries().end(); ++it) {
+    key.assign(1, kUserMetaPrefix).append(it->first);
+    status = it->second.has_value() ? batch_.Put(database_.meta(), key, rocksdb::Slice(*it->second))
+                                    : batch_.Delete(database_.meta(), key);
+  }
+  if (status.ok()) {
+    status = batch_.Put(database_.meta(), rocksdb::Slice(kAppliedKey), EncodeAppliedState(state_));
+  }
+  return ToStatus(status, "cannot collect a commit");
+}
+
+absl::Status RocksWriter::Commit(Index index, Term term) {
+  CHECK(!open_);
+  CHECK(index >= state_.index);
+  CHECK(term >= state_.term);
+  state_.index = index;
+  state_.term = term;
+  if (absl::Status status = FillBatch(); !status.ok()) return status;
+  if (absl::Status status = commit_(&batch_, state_); !status.ok()) return status;
+  Clear();
+  return absl::OkStatus();
+}
+
+void RocksWriter::Clear() {
+  previous_.pin.Reset();
+  records_.Clear();
+  metas_.Clear();
+  if (batch_.GetDataSize() > kBatchBytesKeptMax) {
+    batch_ = rocksdb::WriteBatch();
+  } else {
+    batch_.Clear();
+  }
+}
+
+}  // namespace holdfast::storage::mvcc

@@ -1,0 +1,75 @@
+// MvccStore::Writer: collects the effect of log entries and commits it as one WriteBatch.
+//
+// History entries go into the batch at once, in revision order; records and meta records at the
+// commit, from the overlays: each key once however often it was written, in key order, which is how
+// a memtable takes them fastest.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include <rocksdb/write_batch.h>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "storage/mvcc_codec.h"
+#include "storage/mvcc_database.h"
+#include "storage/mvcc_overlay.h"
+#include "storage/mvcc_reader.h"
+#include "storage/mvcc_store.h"
+
+namespace holdfast::storage::mvcc {
+
+class RocksWriter : public MvccStore::Writer {
+ public:
+  // Writes the batch and makes `state`, which it holds, the store's applied state.
+  using CommitFn =
+      std::function<absl::Status(rocksdb::WriteBatch* batch, const AppliedState& state)>;
+
+  // `base` is the store's applied state. REQUIRES: `database` and what `commit` refers to outlive
+  // the writer.
+  RocksWriter(const Database& database, const AppliedState& base, CommitFn commit);
+
+  int64_t revision() const override { return state_.revision; }
+  int64_t compact_revision() const override { return state_.compact_revision; }
+  void BeginRevision() override;
+  bool EndRevision() override;
+  absl::Status Put(std::string_view key, std::string_view value, int64_t lease,
+                   std::optional<KeyValue>* prev) override;
+  absl::StatusOr<int64_t> DeleteRange(std::string_view key, std::string_view range_end,
+                                      std::vector<KeyValue>* prev) override;
+  absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const override;
+  absl::Status Range(const RangeOptions& options, RangeResult* result) const override;
+  absl::Status Compact(int64_t revision) override;
+  void PutMeta(std::string_view key, std::string_view value) override;
+  void DeleteMeta(std::string_view key) override;
+  absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const override;
+  absl::Status Commit(Index index, Term term) override;
+
+ private:
+  // The place of the next event in the open revision.
+  ModRevision NextMod();
+  // Enters one event of `key`: overlay and history. `previous`: its encoded record before, or
+  // empty.
+  absl::Status Append(std::string_view key, const Record& record, std::string_view previous);
+  absl::Status Delete(std::string_view key, std::string_view previous);
+  absl::Status FillBatch();
+  void Clear();
+
+  const Database& database_;
+  const CommitFn commit_;
+  AppliedState state_;     // what the next Commit would publish, but for index and term
+  bool open_ = false;      // between BeginRevision and EndRevision
+  uint32_t next_sub_ = 0;  // of the open revision; 0: nothing written in it
+  RecordOverlay records_;
+  MetaOverlay metas_;
+  rocksdb::WriteBatch batch_;
+  RecordReader reader_;
+  FoundRecord previous_;  // scratch of Put
+};
+
+}  // namespace holdfast::storage::mvcc
