@@ -1,9 +1,9 @@
-// etcd's errors: the exact texts are the contract, clients map them by string (docs/design:
-// etcd-api section 9). The codes are the gRPC codes of the same number.
+// etcd's errors: the exact texts are the contract, for etcd's clients map them by string (etcd's
+// rpctypes). The codes are the gRPC codes of the same number; ToGrpc puts them on the wire.
 #pragma once
 
 #include "absl/status/status.h"
-#include <grpcpp/support/status.h>
+#include "server/grpc_status.h"
 
 namespace holdfast::server {
 
@@ -27,8 +27,5 @@ absl::Status ErrTimeoutDueToLeaderFail();
 absl::Status ErrTimeoutDueToConnectionLost();
 absl::Status ErrCorrupt();
 absl::Status ErrNoSpace();
-
-// The same code and text on the wire.
-grpc::Status ToGrpc(const absl::Status& status);
 
 }  // namespace holdfast::server

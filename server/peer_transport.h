@@ -17,7 +17,7 @@
 namespace grpc {
 class ServerBuilder;
 class Service;
-}
+}  // namespace grpc
 
 namespace holdfast::server {
 

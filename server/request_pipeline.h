@@ -4,8 +4,13 @@
 // Write path: kv_service -> RequestPipeline::Propose -> RaftNode -> RaftCore (leader) -> LogStore
 //             -> StateMachine::Apply -> RequestPipeline::Complete -> kv_service answers.
 // Threads: all methods from any thread, none blocks. Callbacks run on the pipeline's own responder
-// threads, never on an owner thread of the node: finishing an RPC makes system calls.
-// Limits: `max_waiting` proposals and reads; beyond it kTooManyRequests at once.
+// threads, never on an owner thread of the node: finishing an RPC makes system calls. (After Stop
+// there are none left: then a callback runs on the thread that brings its answer.)
+// Lifetime: the node holds callbacks into the pipeline, so the pipeline must outlive it; and Stop
+// comes before the node is destroyed, as does the last call of Propose, LinearizableRead and
+// FreshClaim.
+// Limits: `max_waiting` proposals and reads; beyond it kTooManyRequests at once. The responders'
+// queues hold answers of waiting requests only, so the same limit bounds them.
 #pragma once
 
 #include <cstdint>
@@ -23,7 +28,7 @@
 namespace holdfast::server {
 
 // What applying one command gave: a status with etcd's exact text (server/etcd_errors.h) or one of
-// the responses (headers filled except member id).
+// the responses (of the header, only the revision is filled).
 struct ApplyResult {
   absl::Status status;
   // Exactly one is set if status is ok and the command has an answer.
@@ -33,14 +38,20 @@ struct ApplyResult {
 class RequestPipeline {
  public:
   struct Options {
-    uint64_t origin = 0;            // random per process start; in every Command
+    uint64_t origin = 0;  // random per process start; in every Command
     absl::Duration request_timeout = absl::Seconds(7);  // etcd: 5 s + 2 election timeouts
     absl::Duration election_timeout = absl::Seconds(1);
+    // Without a leader for this many election timeouts, what waits since as long is answered at
+    // once: writes must fail fast when the quorum is gone.
+    double leaderless_grace = 2.0;
     size_t max_request_bytes = 1536 * 1024;
     size_t max_waiting = 100000;
     int responder_threads = 1;
+    // How often deadlines are looked at, while something waits.
+    absl::Duration sweep_interval = absl::Milliseconds(50);
     base::Clock* clock = base::RealClock::Get();
   };
+  // REQUIRES: origin != 0, responder_threads > 0.
   static std::unique_ptr<RequestPipeline> Create(const Options& options);
   virtual ~RequestPipeline() = default;
 
@@ -48,8 +59,9 @@ class RequestPipeline {
   virtual void SetNode(raft::RaftNode* node) = 0;
 
   // Fills origin and sequence, encodes, proposes. `done` is called exactly once. Errors by outcome:
-  // certainly without effect (kNoLeader, kTooManyRequests, kRequestTooLarge, kServerStopped) or
-  // unknown (kTimeout*).
+  // certainly without effect (ErrNoLeader, ErrTooManyRequests, ErrRequestTooLarge, ErrStopped while
+  // refused; InvalidArgument for a command that could not be read back) or unknown (ErrTimeout*,
+  // ErrStopped for what waited when Stop came).
   using Done = absl::AnyInvocable<void(ApplyResult) &&>;
   virtual void Propose(holdfast::command::v1::Command command, Done done) = 0;
 
@@ -69,7 +81,8 @@ class RequestPipeline {
   virtual void Complete(std::vector<Completion> completions) = 0;
   virtual uint64_t origin() const = 0;
 
-  // Fails everything that waits with kServerStopped; later calls are refused.
+  // Fails everything that waits with ErrStopped; later calls are refused. Returns when no callback
+  // runs on a responder thread any more. Idempotent. Not from a callback.
   virtual void Stop() = 0;
 };
 

@@ -1,0 +1,157 @@
+#include "server/apply_command.h"
+
+#include <optional>
+#include <string>
+#include <utility>
+
+#include "base/check.h"
+#include "base/strings.h"
+#include "server/etcd_errors.h"
+#include "server/kv_codec.h"
+#include "server/txn_execution.h"
+
+namespace holdfast::server {
+namespace {
+
+using command::v1::Command;
+using storage::MvccStore;
+
+class WriterReader : public KvReader {
+ public:
+  explicit WriterReader(const MvccStore::Writer& writer) : writer_(writer) {}
+  int64_t revision() const override { return writer_.revision(); }
+  int64_t compact_revision() const override { return writer_.compact_revision(); }
+  absl::StatusOr<std::optional<storage::KeyValue>> Get(std::string_view key) const override {
+    return writer_.Get(key);
+  }
+  absl::Status Range(const storage::RangeOptions& options,
+                     storage::RangeResult* result) const override {
+    return writer_.Range(options, result);
+  }
+
+ private:
+  const MvccStore::Writer& writer_;
+};
+
+class ViewReader : public KvReader {
+ public:
+  explicit ViewReader(const MvccStore::View& view) : view_(view) {}
+  int64_t revision() const override { return view_.applied().revision; }
+  int64_t compact_revision() const override { return view_.applied().compact_revision; }
+  absl::StatusOr<std::optional<storage::KeyValue>> Get(std::string_view key) const override {
+    return view_.Get(key);
+  }
+  absl::Status Range(const storage::RangeOptions& options,
+                     storage::RangeResult* result) const override {
+    return view_.Range(options, result);
+  }
+
+ private:
+  const MvccStore::View& view_;
+};
+
+ApplyResult Refused(absl::Status status) { return {std::move(status), nullptr}; }
+
+// Prepare, then run in one revision. `prepare(execution)` and `run(execution, response)` are the
+// two halves of the operation; `response` is null if nobody waits.
+template <class Response, class Prepare, class Run>
+absl::StatusOr<ApplyResult> Execute(bool want_answer, MvccStore::Writer& writer, Prepare prepare,
+                                    Run run) {
+  const WriterReader reader(writer);
+  TxnExecution execution(reader, &writer, kMaxTxnAnswerBytes);
+  if (absl::Status status = prepare(execution); !status.ok()) {
+    if (!execution.fatal().ok()) return execution.fatal();
+    return Refused(std::move(status));
+  }
+  auto response = want_answer ? std::make_unique<Response>() : nullptr;
+  writer.BeginRevision();
+  const absl::Status ran = run(execution, response.get());
+  writer.EndRevision();
+  if (!ran.ok()) {
+    // Something may have been written by now: a refusal would leave half a command behind.
+    return execution.fatal().ok() ? absl::InternalError("a checked command failed while it ran")
+                                  : execution.fatal();
+  }
+  if (response != nullptr) response->mutable_header()->set_revision(writer.revision());
+  return ApplyResult{absl::OkStatus(), std::move(response)};
+}
+
+absl::StatusOr<ApplyResult> ApplyCompaction(const etcdserverpb::CompactionRequest& request,
+                                            bool want_answer, MvccStore::Writer& writer) {
+  if (request.revision() <= writer.compact_revision()) return Refused(ErrCompacted());
+  if (request.revision() > writer.revision()) return Refused(ErrFutureRev());
+  if (absl::Status status = writer.Compact(request.revision()); !status.ok()) return status;
+  auto response = want_answer ? std::make_unique<etcdserverpb::CompactionResponse>() : nullptr;
+  if (response != nullptr) response->mutable_header()->set_revision(writer.revision());
+  return ApplyResult{absl::OkStatus(), std::move(response)};
+}
+
+absl::StatusOr<ApplyResult> ApplyMemberAttributes(const command::v1::MemberAttributes& attributes,
+                                                  MvccStore::Writer& writer) {
+  writer.PutMeta(MemberMetaKey(attributes.id()), attributes.SerializeAsString());
+  return ApplyResult{};
+}
+
+// The first one counts: two leaders in a row may both have proposed.
+absl::StatusOr<ApplyResult> ApplyClusterBirth(const command::v1::ClusterBirth& birth,
+                                              MvccStore::Writer& writer) {
+  const auto known = writer.GetMeta(kMetaIncarnation);
+  if (!known.ok()) return known.status();
+  if (!known->has_value() && birth.incarnation() != 0) {
+    std::string bytes;
+    base::AppendBigEndian64(bytes, birth.incarnation());
+    writer.PutMeta(kMetaIncarnation, bytes);
+  }
+  return ApplyResult{};
+}
+
+}  // namespace
+
+std::string MemberMetaKey(uint64_t id) {
+  std::string key = kMetaMemberPrefix;
+  base::AppendBigEndian64(key, id);
+  return key;
+}
+
+absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answer,
+                                         MvccStore::Writer& writer) {
+  switch (command.op_case()) {
+    case Command::kPut:
+      return Execute<etcdserverpb::PutResponse>(
+          want_answer, writer, [&](TxnExecution& e) { return e.PreparePut(command.put()); },
+          [&](TxnExecution& e, auto* response) { return e.RunPut(command.put(), response); });
+    case Command::kDeleteRange:
+      return Execute<etcdserverpb::DeleteRangeResponse>(
+          want_answer, writer,
+          [&](TxnExecution& e) { return e.PrepareDelete(command.delete_range()); },
+          [&](TxnExecution& e, auto* response) {
+            return e.RunDelete(command.delete_range(), response);
+          });
+    case Command::kTxn:
+      return Execute<etcdserverpb::TxnResponse>(
+          want_answer, writer, [&](TxnExecution& e) { return e.Prepare(command.txn()); },
+          [&](TxnExecution& e, auto* response) { return e.Run(command.txn(), response); });
+    case Command::kCompaction:
+      return ApplyCompaction(command.compaction(), want_answer, writer);
+    case Command::kMemberAttributes:
+      return ApplyMemberAttributes(command.member_attributes(), writer);
+    case Command::kClusterBirth:
+      return ApplyClusterBirth(command.cluster_birth(), writer);
+    case Command::OP_NOT_SET:
+      break;
+  }
+  return absl::DataLossError(
+      "the command is none that this version knows: run the version that wrote it");
+}
+
+absl::Status EvaluateReadOnly(const etcdserverpb::TxnRequest& request, const MvccStore::View& view,
+                              size_t max_bytes, etcdserverpb::TxnResponse* response) {
+  const ViewReader reader(view);
+  TxnExecution execution(reader, /*writer=*/nullptr, max_bytes);
+  if (absl::Status status = execution.Prepare(request); !status.ok()) return status;
+  if (absl::Status status = execution.Run(request, response); !status.ok()) return status;
+  response->mutable_header()->set_revision(view.applied().revision);
+  return absl::OkStatus();
+}
+
+}  // namespace holdfast::server

@@ -1,0 +1,77 @@
+// What one member is told: etcd's flags, and a few of our own.
+//
+// A plain value. ParseCommandLine (server/flags.h) fills it from flags, environment and file, and
+// has it completed and validated; everything below main takes the struct.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/url.h"
+
+namespace holdfast::server {
+
+// One name of --initial-cluster with all its URLs.
+struct ClusterMember {
+  std::string name;
+  std::vector<Url> peer_urls;
+};
+
+enum class ClusterState { kNew, kExisting };
+
+struct Config {
+  // Limits. A request travels as one log entry, one message to each peer and one write: far larger
+  // ones would hold up everybody else's.
+  static constexpr uint64_t kRequestBytesMin = 1024;
+  static constexpr uint64_t kRequestBytesMax = uint64_t{8} << 20;
+  static constexpr uint64_t kTxnOpsMax = 100'000;
+  static constexpr uint64_t kSnapshotCountMax = 100'000'000;
+  static constexpr uint64_t kLogBytesMin = uint64_t{1} << 20;
+  static constexpr uint64_t kLogBytesMax = uint64_t{1} << 40;
+  static constexpr uint64_t kCacheBytesMin = uint64_t{1} << 20;
+  static constexpr uint64_t kCacheBytesMax = uint64_t{1} << 42;
+  static constexpr size_t kMembersMax = 9;
+  static constexpr size_t kNameBytesMax = 128;
+  static constexpr size_t kTokenBytesMax = 128;
+  static constexpr absl::Duration kHeartbeatMin = absl::Milliseconds(10);
+  static constexpr absl::Duration kElectionMax = absl::Seconds(50);
+  // Below this, one lost heartbeat and a slow disk write start an election.
+  static constexpr int kElectionHeartbeatsMin = 5;
+
+  std::string name = "default";
+  std::string data_dir;  // empty: NAME.holdfast
+
+  // Empty lists are filled by Complete().
+  std::vector<Url> listen_client_urls;
+  std::vector<Url> advertise_client_urls;
+  std::vector<Url> listen_peer_urls;
+  std::vector<Url> initial_advertise_peer_urls;
+  std::vector<ClusterMember> initial_cluster;
+  ClusterState initial_cluster_state = ClusterState::kNew;
+  std::string initial_cluster_token = "etcd-cluster";
+
+  absl::Duration heartbeat_interval = absl::Milliseconds(100);
+  absl::Duration election_timeout = absl::Seconds(1);
+  uint64_t snapshot_count = 100'000;
+  uint64_t log_bytes = uint64_t{256} << 20;
+  uint64_t cache_bytes = uint64_t{64} << 20;
+  uint64_t max_request_bytes = 1536 * 1024;
+  uint64_t max_txn_ops = 128;
+  std::string log_level = "info";
+
+  // Derives what was not given: URLs from each other, the cluster from name and peer URLs, the data
+  // directory from the name. InvalidArgument: something can not be derived.
+  absl::Status Complete();
+  // REQUIRES: Complete() succeeded. InvalidArgument, with a text that says what to do.
+  absl::Status Validate() const;
+};
+
+// --initial-cluster: NAME=URL, comma-separated; a name that stands several times has several URLs.
+absl::StatusOr<std::vector<ClusterMember>> ParseInitialCluster(std::string_view text);
+
+}  // namespace holdfast::server

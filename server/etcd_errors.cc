@@ -1,0 +1,55 @@
+#include "server/etcd_errors.h"
+
+#include <string>
+
+namespace holdfast::server {
+
+absl::Status ErrEmptyKey() { return absl::InvalidArgumentError("etcdserver: key is not provided"); }
+absl::Status ErrKeyNotFound() { return absl::InvalidArgumentError("etcdserver: key not found"); }
+absl::Status ErrValueProvided() {
+  return absl::InvalidArgumentError("etcdserver: value is provided");
+}
+absl::Status ErrLeaseProvided() {
+  return absl::InvalidArgumentError("etcdserver: lease is provided");
+}
+absl::Status ErrTooManyOps() {
+  return absl::InvalidArgumentError("etcdserver: too many operations in txn request");
+}
+absl::Status ErrDuplicateKey() {
+  return absl::InvalidArgumentError("etcdserver: duplicate key given in txn request");
+}
+absl::Status ErrInvalidSortOption() {
+  return absl::InvalidArgumentError("etcdserver: invalid sort option");
+}
+absl::Status ErrRequestTooLarge() {
+  return absl::InvalidArgumentError("etcdserver: request is too large");
+}
+absl::Status ErrCompacted() {
+  return absl::OutOfRangeError("etcdserver: mvcc: required revision has been compacted");
+}
+absl::Status ErrFutureRev() {
+  return absl::OutOfRangeError("etcdserver: mvcc: required revision is a future revision");
+}
+absl::Status ErrLeaseNotFound() {
+  return absl::NotFoundError("etcdserver: requested lease not found");
+}
+absl::Status ErrNoLeader() { return absl::UnavailableError("etcdserver: no leader"); }
+absl::Status ErrLeaderChanged() { return absl::UnavailableError("etcdserver: leader changed"); }
+absl::Status ErrTooManyRequests() {
+  return absl::ResourceExhaustedError("etcdserver: too many requests");
+}
+absl::Status ErrStopped() { return absl::UnavailableError("etcdserver: server stopped"); }
+absl::Status ErrTimeout() { return absl::UnavailableError("etcdserver: request timed out"); }
+absl::Status ErrTimeoutDueToLeaderFail() {
+  return absl::UnavailableError(
+      "etcdserver: request timed out, possibly due to previous leader failure");
+}
+absl::Status ErrTimeoutDueToConnectionLost() {
+  return absl::UnavailableError("etcdserver: request timed out, possibly due to connection lost");
+}
+absl::Status ErrCorrupt() { return absl::DataLossError("etcdserver: corrupt cluster"); }
+absl::Status ErrNoSpace() {
+  return absl::ResourceExhaustedError("etcdserver: mvcc: database space exceeded");
+}
+
+}  // namespace holdfast::server

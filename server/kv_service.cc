@@ -1,0 +1,324 @@
+#include "server/kv_service.h"
+
+#include <algorithm>
+#include <optional>
+#include <thread>
+#include <utility>
+
+#include "absl/synchronization/mutex.h"
+#include "base/bounded_queue.h"
+#include "base/check.h"
+#include "etcd/rpc.grpc.pb.h"
+#include "server/apply_command.h"
+#include "server/etcd_errors.h"
+#include "server/kv_codec.h"
+#include "server/kv_validate.h"
+#include "server/read_terms.h"
+
+namespace holdfast::server {
+namespace {
+
+using command::v1::Command;
+using etcdserverpb::CompactionRequest;
+using etcdserverpb::CompactionResponse;
+using etcdserverpb::DeleteRangeRequest;
+using etcdserverpb::DeleteRangeResponse;
+using etcdserverpb::PutRequest;
+using etcdserverpb::PutResponse;
+using etcdserverpb::RangeRequest;
+using etcdserverpb::RangeResponse;
+using etcdserverpb::TxnRequest;
+using etcdserverpb::TxnResponse;
+using grpc::CallbackServerContext;
+using grpc::ServerUnaryReactor;
+
+// Physical compactions that wait for the next flush; one flush serves all of them.
+constexpr size_t kMaxWaitingFlushes = 1024;
+
+// Of gRPC's default reactors: request, response and context live until Finish, whether or not the
+// caller is still there; Finish is called exactly once on every path.
+ServerUnaryReactor* FinishNow(CallbackServerContext* context, const absl::Status& status) {
+  ServerUnaryReactor* reactor = context->DefaultReactor();
+  reactor->Finish(ToGrpc(status));
+  return reactor;
+}
+
+class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService {
+ public:
+  KvServiceImpl(const Options& options, raft::RaftNode* node, RequestPipeline* pipeline,
+                KvStateMachine* machine)
+      : options_(options),
+        node_(node),
+        pipeline_(pipeline),
+        machine_(machine),
+        flushes_(kMaxWaitingFlushes),
+        flusher_([this] { FlushLoop(); }) {}
+
+  ~KvServiceImpl() override { Stop(); }
+
+  grpc::Service* service() override { return this; }
+
+  void Stop() override {
+    flushes_.Close();
+    absl::MutexLock lock(&stop_mutex_);
+    if (flusher_.joinable()) flusher_.join();
+  }
+
+  ServerUnaryReactor* Range(CallbackServerContext* context, const RangeRequest* request,
+                            RangeResponse* response) override;
+  ServerUnaryReactor* Put(CallbackServerContext* context, const PutRequest* request,
+                          PutResponse* response) override;
+  ServerUnaryReactor* DeleteRange(CallbackServerContext* context, const DeleteRangeRequest* request,
+                                  DeleteRangeResponse* response) override;
+  ServerUnaryReactor* Txn(CallbackServerContext* context, const TxnRequest* request,
+                          TxnResponse* response) override;
+  ServerUnaryReactor* Compact(CallbackServerContext* context, const CompactionRequest* request,
+                              CompactionResponse* response) override;
+
+ private:
+  // A Range or a read-only Txn under way.
+  template <class Request, class Response>
+  struct Read {
+    CallbackServerContext* context;
+    const Request* request;
+    Response* response;
+    ServerUnaryReactor* reactor;
+    ReadTerms terms;
+    base::ClockSample arrival;  // before anything else was done
+  };
+  template <class Request, class Response>
+  ServerUnaryReactor* StartRead(CallbackServerContext* context, const Request* request,
+                                Response* response, bool serializable);
+  template <class R>
+  void ReadLinearizable(R read);
+  template <class R>
+  void ReadSerializable(R read, bool may_refresh);
+  // Reads the newest state into the response.
+  absl::Status Evaluate(const RangeRequest& request, const ReadTerms& terms,
+                        RangeResponse* response);
+  absl::Status Evaluate(const TxnRequest& request, const ReadTerms& terms, TxnResponse* response);
+  template <class Response, class Answer>
+  absl::Status OnView(const ReadTerms& terms, Response* response, Answer answer);
+
+  template <class Response>
+  ServerUnaryReactor* Propose(CallbackServerContext* context, Command command, Response* response);
+
+  absl::Status CheckLeader(const CallbackServerContext& context) const;
+  template <class Request>
+  absl::Status CheckSize(const Request& request) const {
+    return request.ByteSizeLong() > options_.max_request_bytes ? ErrRequestTooLarge()
+                                                               : absl::OkStatus();
+  }
+  void FillHeader(etcdserverpb::ResponseHeader* header) const;
+  void FlushLoop();
+
+  const Options options_;
+  raft::RaftNode* const node_;
+  RequestPipeline* const pipeline_;
+  KvStateMachine* const machine_;
+
+  base::BoundedQueue<ServerUnaryReactor*> flushes_;
+  absl::Mutex stop_mutex_;  // joins once
+  std::thread flusher_;     // last: it uses everything above
+};
+
+ServerUnaryReactor* KvServiceImpl::Range(CallbackServerContext* context,
+                                         const RangeRequest* request, RangeResponse* response) {
+  if (absl::Status status = CheckRange(*request); !status.ok()) return FinishNow(context, status);
+  return StartRead(context, request, response, request->serializable());
+}
+
+ServerUnaryReactor* KvServiceImpl::Put(CallbackServerContext* context, const PutRequest* request,
+                                       PutResponse* response) {
+  absl::Status status = CheckPut(*request);
+  if (status.ok()) status = CheckSize(*request);
+  if (!status.ok()) return FinishNow(context, status);
+  Command command;
+  *command.mutable_put() = *request;
+  return Propose(context, std::move(command), response);
+}
+
+ServerUnaryReactor* KvServiceImpl::DeleteRange(CallbackServerContext* context,
+                                               const DeleteRangeRequest* request,
+                                               DeleteRangeResponse* response) {
+  absl::Status status = CheckDeleteRange(*request);
+  if (status.ok()) status = CheckSize(*request);
+  if (!status.ok()) return FinishNow(context, status);
+  Command command;
+  *command.mutable_delete_range() = *request;
+  return Propose(context, std::move(command), response);
+}
+
+ServerUnaryReactor* KvServiceImpl::Txn(CallbackServerContext* context, const TxnRequest* request,
+                                       TxnResponse* response) {
+  absl::Status status = CheckTxn(*request, {.max_ops = options_.max_txn_ops});
+  if (status.ok()) status = CheckSize(*request);
+  if (!status.ok()) return FinishNow(context, status);
+  if (IsReadOnly(*request)) {
+    return StartRead(context, request, response, IsSerializable(*request));
+  }
+  Command command;
+  *command.mutable_txn() = *request;
+  return Propose(context, std::move(command), response);
+}
+
+template <class Request, class Response>
+ServerUnaryReactor* KvServiceImpl::StartRead(CallbackServerContext* context, const Request* request,
+                                             Response* response, bool serializable) {
+  const base::ClockSample arrival = options_.clock->Sample();
+  if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
+  const absl::StatusOr<ReadTerms> terms = ParseReadTerms(*context);
+  if (!terms.ok()) return FinishNow(context, terms.status());
+  ServerUnaryReactor* reactor = context->DefaultReactor();
+  Read<Request, Response> read{context, request, response, reactor, *terms, arrival};
+  if (serializable) {
+    ReadSerializable(read, /*may_refresh=*/true);
+  } else {
+    ReadLinearizable(read);
+  }
+  return reactor;
+}
+
+template <class R>
+void KvServiceImpl::ReadLinearizable(R read) {
+  pipeline_->LinearizableRead([this, read](absl::Status status) {
+    if (!status.ok()) return read.reactor->Finish(ToGrpc(status));
+    // Nobody is there any more: spare the store a range that may be large.
+    if (read.context->IsCancelled()) return read.reactor->Finish(grpc::Status::CANCELLED);
+    status = Evaluate(*read.request, read.terms, read.response);
+    // Freshness 5: the index was asked for after the arrival, so every write acknowledged before
+    // the arrival is in the answer.
+    AddFreshness(read.context, base::Elapsed(read.arrival, options_.clock->Sample()),
+                 node_->status().role == raft::Role::kLeader);
+    read.reactor->Finish(ToGrpc(status));
+  });
+}
+
+template <class R>
+void KvServiceImpl::ReadSerializable(R read, bool may_refresh) {
+  const auto age_of = [this](const std::optional<raft::Claim>& claim) {
+    return claim.has_value() ? std::optional(claim->AgeAt(options_.clock->Sample())) : std::nullopt;
+  };
+  const auto too_old = [&read](std::optional<absl::Duration> age) {
+    return read.terms.max_age.has_value() && !(age.has_value() && *age <= *read.terms.max_age);
+  };
+  // The claim first, the state after it (RaftNode::claim); the age as of the answer.
+  const std::optional<raft::Claim> claim = node_->claim();
+  absl::Status status;
+  std::optional<absl::Duration> age = age_of(claim);
+  if (!too_old(age)) {
+    status = Evaluate(*read.request, read.terms, read.response);
+    age = age_of(claim);
+  }
+  if (status.ok() && too_old(age)) {
+    const absl::Duration wait = std::min(TimeLeft(*read.context), kFreshClaimWait);
+    if (may_refresh && wait > absl::ZeroDuration()) {
+      read.response->Clear();
+      pipeline_->FreshClaim(*read.terms.max_age, wait,
+                            [this, read] { ReadSerializable(read, /*may_refresh=*/false); });
+      return;
+    }
+    status = TooStale(age, *read.terms.max_age);
+  }
+  AddFreshness(read.context, age, node_->status().role == raft::Role::kLeader);
+  read.reactor->Finish(ToGrpc(status));
+}
+
+template <class Response, class Answer>
+absl::Status KvServiceImpl::OnView(const ReadTerms& terms, Response* response, Answer answer) {
+  const std::shared_ptr<storage::MvccStore> store = machine_->store();
+  const std::unique_ptr<storage::MvccStore::View> view = store->NewView();
+  const int64_t revision = view->applied().revision;
+  if (revision < terms.min_revision) return Behind(revision, terms.min_revision);
+  if (absl::Status status = answer(*view); !status.ok()) return status;
+  response->mutable_header()->set_revision(revision);
+  FillHeader(response->mutable_header());
+  return absl::OkStatus();
+}
+
+absl::Status KvServiceImpl::Evaluate(const RangeRequest& request, const ReadTerms& terms,
+                                     RangeResponse* response) {
+  return OnView(terms, response, [&](const storage::MvccStore::View& view) {
+    storage::RangeResult result;
+    if (absl::Status status =
+            view.Range(ToRangeOptions(request, options_.max_answer_bytes), &result);
+        !status.ok()) {
+      return ReadErrorForClient(status, options_.max_answer_bytes);
+    }
+    FillRangeResponse(std::move(result), response);
+    return absl::OkStatus();
+  });
+}
+
+absl::Status KvServiceImpl::Evaluate(const TxnRequest& request, const ReadTerms& terms,
+                                     TxnResponse* response) {
+  return OnView(terms, response, [&](const storage::MvccStore::View& view) {
+    return EvaluateReadOnly(request, view, options_.max_answer_bytes, response);
+  });
+}
+
+template <class Response>
+ServerUnaryReactor* KvServiceImpl::Propose(CallbackServerContext* context, Command command,
+                                           Response* response) {
+  if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
+  ServerUnaryReactor* reactor = context->DefaultReactor();
+  pipeline_->Propose(std::move(command), [this, response, reactor](ApplyResult result) {
+    if (result.status.ok()) {
+      CHECK(result.response != nullptr);
+      response->Swap(static_cast<Response*>(result.response.get()));
+      FillHeader(response->mutable_header());
+    }
+    reactor->Finish(ToGrpc(result.status));
+  });
+  return reactor;
+}
+
+ServerUnaryReactor* KvServiceImpl::Compact(CallbackServerContext* context,
+                                           const CompactionRequest* request,
+                                           CompactionResponse* response) {
+  if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
+  Command command;
+  *command.mutable_compaction() = *request;
+  ServerUnaryReactor* reactor = context->DefaultReactor();
+  const bool physical = request->physical();
+  pipeline_->Propose(std::move(command), [this, response, reactor, physical](ApplyResult result) {
+    if (!result.status.ok()) return reactor->Finish(ToGrpc(result.status));
+    response->Swap(static_cast<CompactionResponse*>(result.response.get()));
+    FillHeader(response->mutable_header());
+    if (!physical) return reactor->Finish(grpc::Status::OK);
+    ServerUnaryReactor* waiting = reactor;
+    if (!flushes_.TryPush(std::move(waiting), 1)) {
+      reactor->Finish(ToGrpc(flushes_.closed() ? ErrStopped() : ErrTooManyRequests()));
+    }
+  });
+  return reactor;
+}
+
+absl::Status KvServiceImpl::CheckLeader(const CallbackServerContext& context) const {
+  if (!WantsLeader(context) || node_->status().leader) return absl::OkStatus();
+  return ErrNoLeader();
+}
+
+void KvServiceImpl::FillHeader(etcdserverpb::ResponseHeader* header) const {
+  header->set_cluster_id(options_.cluster_id);
+  header->set_member_id(options_.member_id);
+  header->set_raft_term(node_->status().term.value);
+}
+
+void KvServiceImpl::FlushLoop() {
+  for (;;) {
+    const std::vector<ServerUnaryReactor*> waiting = flushes_.DrainAll();
+    if (waiting.empty()) return;  // closed
+    const absl::Status status = machine_->Flush().status();
+    for (ServerUnaryReactor* reactor : waiting) reactor->Finish(ToGrpc(status));
+  }
+}
+
+}  // namespace
+
+std::unique_ptr<KvService> KvService::Create(const Options& options, raft::RaftNode* node,
+                                             RequestPipeline* pipeline, KvStateMachine* machine) {
+  return std::make_unique<KvServiceImpl>(options, node, pipeline, machine);
+}
+
+}  // namespace holdfast::server

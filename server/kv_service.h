@@ -1,0 +1,74 @@
+// etcd's KV service: decodes, validates, asks the pipeline or the store, answers.
+//
+// Reads. A linearizable Range waits for its index (RequestPipeline::LinearizableRead) and reads the
+// store on the responder thread; a serializable one reads on the gRPC thread, with or without a
+// leader. A transaction that only reads is not proposed.
+//
+// Freshness (docs/freshness.md, section 5): every answer of Range and of a read-only Txn, and the
+// refusals that concern age, carry trailing metadata:
+//   holdfast-age-ms   no write acknowledged longer ago than this is missing in the answer; rounded
+//                     up; absent if unknown
+//   holdfast-proof    proven | unknown
+//   holdfast-source   leader | follower
+// and obey request metadata:
+//   holdfast-max-age-ms    serializable reads: not older than this, or FAILED_PRECONDITION at once
+//                          (after one attempt, kFreshClaimWait at most, to get a younger claim)
+//   holdfast-min-revision  all reads: not below this revision, or FAILED_PRECONDITION at once
+//   hasleader: true        all calls: "etcdserver: no leader" if this member knows none (etcd's)
+//
+// Threads: gRPC's, the pipeline's responders, and one of its own for physical compactions, whose
+// flush takes long.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include <grpcpp/impl/codegen/service_type.h>
+
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "replication/raft_node.h"
+#include "server/request_pipeline.h"
+#include "server/state_machine.h"
+
+namespace holdfast::server {
+
+inline constexpr char kAgeKey[] = "holdfast-age-ms";
+inline constexpr char kProofKey[] = "holdfast-proof";
+inline constexpr char kSourceKey[] = "holdfast-source";
+inline constexpr char kMaxAgeKey[] = "holdfast-max-age-ms";
+inline constexpr char kMinRevisionKey[] = "holdfast-min-revision";
+inline constexpr char kHasLeaderKey[] = "hasleader";
+
+class KvService {
+ public:
+  struct Options {
+    uint64_t cluster_id = 0;
+    uint64_t member_id = 0;
+    size_t max_txn_ops = 128;
+    size_t max_request_bytes = 1536 * 1024;
+    // Keys and values of one Range, or of one read-only Txn. Beyond it ResourceExhausted: memory is
+    // limited, and a gRPC message is by 2 GiB.
+    size_t max_answer_bytes = size_t{512} << 20;
+    base::Clock* clock = base::RealClock::Get();
+  };
+  // How long a bounded read waits at most for a younger claim (its own deadline may be earlier).
+  static constexpr absl::Duration kFreshClaimWait = absl::Milliseconds(500);
+
+  // All three must outlive the service.
+  static std::unique_ptr<KvService> Create(const Options& options, raft::RaftNode* node,
+                                           RequestPipeline* pipeline, KvStateMachine* machine);
+  virtual ~KvService() = default;
+
+  // To be registered with the server that listens on the client address. Set the server's receive
+  // limit above max_request_bytes, as etcd does by 512 KiB, so that a request a little too large
+  // gets etcd's own refusal.
+  virtual grpc::Service* service() = 0;
+
+  // Answers what waits for a flush, and ends the thread. Before the gRPC server is shut down, or it
+  // would wait for those calls; after it no call is left waiting here. Idempotent.
+  virtual void Stop() = 0;
+};
+
+}  // namespace holdfast::server

@@ -1,0 +1,322 @@
+// The lifetime rule, on which everything here rests:
+//
+//   gRPC calls OnDone last, once every reaction has returned and
+//     - the client's hold was removed (we start operations from outside of reactions, so we hold),
+//     - or the server's Finish was called.
+//   So: an object of ours is alive until OnDone at least; EndCall (RemoveHold or Finish) is called
+//   exactly once; and after EndCall nothing is started outside of a reaction.
+//
+// Writes are started without the lock (encoding and serializing megabytes under it would block the
+// raft thread), and that is safe because `writing_` is a token: while it is held nobody calls
+// EndCall; its holder does, when the write is done and the stream is ending. kOpening is such a
+// token too. Reads are started under the lock and only while not ending.
+//
+// How an end always comes: Close cancels the call; a cancelled call fails the read and the write
+// in flight; HandleWriteDone gives the token back and calls EndCall; OnDone follows. A stream that
+// has neither a read nor a write in flight (it waits for its owner) is ended by Close itself.
+#include "server/peer_stream.h"
+
+#include <fmt/format.h>
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/log.h"
+#include "base/strings.h"
+#include "server/peer_codec.h"
+
+namespace holdfast::server {
+namespace {
+
+// A frame that was longer than this gives its memory back instead of keeping it for the next one.
+constexpr size_t kKeepFrameBytes = size_t{1} << 20;
+constexpr absl::Duration kWarnInterval = absl::Seconds(10);
+
+absl::Status Refusal(const std::string& text) {
+  return absl::FailedPreconditionError(base::ToAbsl(text));
+}
+
+}  // namespace
+
+PeerStream::PeerStream(const PeerTransport::Options& options, Owner* owner, bool dialed,
+                       NodeId peer, std::string remote)
+    : self_(options.self),
+      cluster_id_(options.cluster_id),
+      max_queued_bytes_(options.max_queued_bytes),
+      max_frame_bytes_(options.max_frame_bytes),
+      owner_(owner),
+      dialed_(dialed),
+      peer_(peer),
+      remote_(std::move(remote)),
+      // The dialing end writes its Hello first, and nothing may come before that.
+      writing_(dialed) {}
+
+bool PeerStream::greeting() const {
+  absl::MutexLock lock(&mutex_);
+  return state_ == State::kGreeting;
+}
+
+bool PeerStream::opened() const {
+  absl::MutexLock lock(&mutex_);
+  return state_ == State::kOpening || state_ == State::kOpen;
+}
+
+void PeerStream::Send(std::vector<raft::Message> messages) {
+  std::deque<Queued> batch;
+  size_t dropped = 0, too_long = 0;
+  bool warn = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (ending_ || (state_ != State::kOpening && state_ != State::kOpen)) return;
+    for (raft::Message& message : messages) {
+      const size_t bytes = MaxEncodedBytes(message);
+      if (bytes > max_frame_bytes_) {
+        ++too_long;
+      } else if (outbox_bytes_ + bytes > max_queued_bytes_ && !outbox_.empty()) {
+        ++dropped;
+      } else {
+        outbox_bytes_ += bytes;
+        outbox_.push_back({std::move(message), bytes});
+      }
+    }
+    warn = (dropped > 0 || too_long > 0) && MayWarn();
+    batch = TakeBatch();
+  }
+  if (warn && dropped > 0) {
+    LOG_WARN("dropped {} messages to member {}: {} bytes are queued already", dropped, peer_.value,
+             max_queued_bytes_);
+  }
+  if (warn && too_long > 0) {
+    LOG_ERROR(
+        "a message to member {} is longer than max_frame_bytes ({}) and is never sent: raise it",
+        peer_.value, max_frame_bytes_);
+  }
+  if (!batch.empty()) WriteBatch(std::move(batch));
+}
+
+bool PeerStream::MayWarn() {
+  const SteadyTime now = SteadyNow();
+  if (now < next_warning_) return false;
+  next_warning_ = now + ToSteady(kWarnInterval);
+  return true;
+}
+
+std::deque<PeerStream::Queued> PeerStream::TakeBatch() {
+  std::deque<Queued> batch;
+  if (writing_ || ending_ || state_ != State::kOpen || outbox_.empty()) return batch;
+  writing_ = true;
+  if (outbox_bytes_ <= max_frame_bytes_) {
+    batch.swap(outbox_);
+    outbox_bytes_ = 0;
+    return batch;
+  }
+  size_t bytes = 0;
+  while (!outbox_.empty() && bytes + outbox_.front().bytes <= max_frame_bytes_) {
+    bytes += outbox_.front().bytes;
+    batch.push_back(std::move(outbox_.front()));
+    outbox_.pop_front();
+  }
+  outbox_bytes_ -= bytes;
+  CHECK(!batch.empty());  // Send lets no message in that is longer than a frame
+  return batch;
+}
+
+void PeerStream::WriteBatch(std::deque<Queued> batch) {
+  out_.Clear();
+  for (const Queued& queued : batch) EncodeMessage(queued.message, out_.add_messages());
+  batch.clear();
+  StartWriteCall(&out_);
+}
+
+void PeerStream::HandleWriteDone(bool ok) {
+  if (!ok) End(absl::UnavailableError("connection lost while writing"), /*cancel=*/true);
+  if (out_.ByteSizeLong() > kKeepFrameBytes) raft::v1::Frame().Swap(&out_);
+  std::deque<Queued> batch;
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    batch = TakeBatch();
+    EndIfIdle();
+  }
+  if (!batch.empty()) WriteBatch(std::move(batch));
+}
+
+void PeerStream::HandleReadDone(bool ok) {
+  if (!ok) {
+    // The peer ended the call, or the connection is gone. Cancelling now could hide the status
+    // text with which it refused us, so that is done only for the sake of a write in flight.
+    bool cancel;
+    {
+      absl::MutexLock lock(&mutex_);
+      cancel = writing_;
+    }
+    End(absl::UnavailableError("connection lost"), cancel);
+    return;
+  }
+  const bool hello = greeting();
+  const absl::Status status = hello ? TakeHello() : TakeMessages();
+  if (!status.ok()) {
+    // An accepted stream that was never open has nothing in flight: its refusal reaches the peer.
+    End(status, /*cancel=*/dialed_ || !hello);
+    return;
+  }
+  if (hello) {
+    owner_->OnGreeted(this);
+    return;  // FinishOpen reads on
+  }
+  absl::MutexLock lock(&mutex_);
+  if (!ending_) StartReadCall(&in_);
+}
+
+void PeerStream::EncodeHello(raft::v1::Frame* frame) const {
+  frame->Clear();
+  raft::v1::Hello* hello = frame->mutable_hello();
+  hello->set_protocol(kPeerProtocol);
+  hello->set_cluster_id(cluster_id_);
+  hello->set_from(self_.value);
+  hello->set_to(peer_.value);
+}
+
+absl::Status PeerStream::TakeHello() {
+  if (!in_.has_hello() || in_.messages_size() > 0) {
+    return Refusal("the first frame of a peer stream must be a hello and nothing else");
+  }
+  const raft::v1::Hello& hello = in_.hello();
+  if (hello.protocol() != kPeerProtocol) {
+    return Refusal(
+        fmt::format("member {} speaks peer protocol {}, member {} speaks {}: upgrade the older one",
+                    hello.from(), hello.protocol(), self_.value, kPeerProtocol));
+  }
+  if (hello.cluster_id() != cluster_id_) {
+    return Refusal(
+        fmt::format("member {} belongs to cluster {:x}, member {} to cluster {:x}: "
+                    "check the peer URLs and the initial cluster of both",
+                    hello.from(), hello.cluster_id(), self_.value, cluster_id_));
+  }
+  if (hello.to() != self_.value) {
+    return Refusal(
+        fmt::format("member {} looks for member {} at the address of member {}: "
+                    "check the peer URL of member {}",
+                    hello.from(), hello.to(), self_.value, hello.to()));
+  }
+  if (hello.from() == 0 || hello.from() == self_.value ||
+      (dialed_ && hello.from() != peer_.value)) {
+    return Refusal(fmt::format("member {} answers as member {}", peer_.value, hello.from()));
+  }
+  peer_ = NodeId(hello.from());
+  absl::MutexLock lock(&mutex_);
+  state_ = State::kGreeted;
+  return absl::OkStatus();
+}
+
+absl::Status PeerStream::TakeMessages() {
+  if (in_.has_hello()) return Refusal("a second hello on one stream");
+  std::vector<raft::Message> messages;
+  messages.reserve(in_.messages_size());
+  for (raft::v1::Message& wire : *in_.mutable_messages()) {
+    absl::StatusOr<raft::Message> message = DecodeMessage(std::move(wire));
+    if (!message.ok()) return message.status();
+    if (message->from != peer_ || message->to != self_) {
+      return absl::InvalidArgumentError(base::ToAbsl(
+          fmt::format("a message from {} to {} on the stream of members {} and {}",
+                      message->from.value, message->to.value, peer_.value, self_.value)));
+    }
+    messages.push_back(*std::move(message));
+  }
+  if (!messages.empty()) owner_->OnMessages(std::move(messages));
+  return absl::OkStatus();
+}
+
+bool PeerStream::BeginOpen() {
+  absl::MutexLock lock(&mutex_);
+  CHECK(state_ == State::kGreeted);
+  if (ending_) return false;
+  state_ = State::kOpening;
+  return true;
+}
+
+void PeerStream::FinishOpen() {
+  std::deque<Queued> batch;
+  {
+    absl::MutexLock lock(&mutex_);
+    CHECK(state_ == State::kOpening);
+    state_ = State::kOpen;
+    if (ending_) {
+      EndIfIdle();
+      return;
+    }
+    StartReadCall(&in_);
+    if (dialed_) {
+      batch = TakeBatch();
+    } else {
+      CHECK(!writing_);
+      writing_ = true;
+    }
+  }
+  if (!dialed_) {
+    EncodeHello(&out_);
+    StartWriteCall(&out_);
+  } else if (!batch.empty()) {
+    WriteBatch(std::move(batch));
+  }
+}
+
+void PeerStream::Close(const absl::Status& why) { End(why, /*cancel=*/true); }
+
+void PeerStream::Refuse(const absl::Status& why) { End(why, /*cancel=*/dialed_); }
+
+void PeerStream::End(const absl::Status& why, bool cancel) {
+  std::deque<Queued> unsent;  // destroyed without the lock
+  absl::MutexLock lock(&mutex_);
+  if (!ending_) {
+    ending_ = true;
+    why_ = why;
+    unsent.swap(outbox_);
+    outbox_bytes_ = 0;
+  }
+  if (cancel && !done_) CancelCall();
+  EndIfIdle();
+}
+
+void PeerStream::EndIfIdle() {
+  if (!ending_ || ended_ || writing_ || state_ == State::kOpening) return;
+  ended_ = true;
+  EndCall(why_);
+}
+
+void PeerStream::HandleDone(const absl::Status& why) {
+  absl::Status reason;
+  {
+    absl::MutexLock lock(&mutex_);
+    CHECK(ended_);
+    done_ = true;
+    // What we found out ourselves says more than the CANCELLED it led to; what the peer answered
+    // says more than that the connection is lost.
+    const bool peer_knows = !why.ok() && why.code() != absl::StatusCode::kCancelled &&
+                            why_.code() == absl::StatusCode::kUnavailable;
+    reason = peer_knows ? why : why_;
+  }
+  owner_->OnStreamDone(this, reason);
+}
+
+DialedStream::DialedStream(const PeerTransport::Options& options, Owner* owner, NodeId peer,
+                           std::string url)
+    : PeerStream(options, owner, /*dialed=*/true, peer, std::move(url)), options_(options) {}
+
+void DialedStream::Start() {
+  absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = CreatePeerChannel(options_, remote());
+  CHECK_OK(channel.status());
+  stub_ = raft::v1::Peer::NewStub(*channel);
+  stub_->async()->Stream(&context_, this);
+  AddHold();
+  StartRead(&in_);
+  EncodeHello(&out_);
+  StartWrite(&out_);
+  StartCall();
+}
+
+AcceptedStream::AcceptedStream(const PeerTransport::Options& options, Owner* owner,
+                               grpc::CallbackServerContext* context)
+    : PeerStream(options, owner, /*dialed=*/false, NodeId(), context->peer()), context_(context) {}
+
+}  // namespace holdfast::server

@@ -1,0 +1,284 @@
+#include "server/server.h"
+
+#include <fmt/format.h>
+
+#include <condition_variable>
+#include <mutex>
+#include <thread>
+#include <utility>
+
+#include "absl/synchronization/mutex.h"
+#include "base/log.h"
+#include "base/rng.h"
+#include "base/strings.h"
+#include "replication/raft_node.h"
+#include "server/cluster_service.h"
+#include "server/data_dir.h"
+#include "server/fatal.h"
+#include "server/identity.h"
+#include "server/kv_service.h"
+#include "server/listener.h"
+#include "server/maintenance_service.h"
+#include "server/member_view.h"
+#include "server/peer_transport.h"
+#include "server/publisher.h"
+#include "server/request_pipeline.h"
+#include "server/state_machine.h"
+#include "server/version.h"
+#include "storage/segmented_log.h"
+
+namespace holdfast::server {
+namespace {
+
+constexpr std::string_view kClientFlag = "listen-client-urls";
+constexpr std::string_view kPeerFlag = "listen-peer-urls";
+// The core counts time in ticks: fine enough to spread elections, coarse enough to cost nothing.
+constexpr int kTicksPerHeartbeat = 10;
+// etcd's request timeout, without the two election timeouts.
+constexpr absl::Duration kRequestTimeoutBase = absl::Seconds(5);
+
+uint64_t RandomNonZero() {
+  uint64_t id = 0;
+  while (id == 0) id = base::RandomSeed();
+  return id;
+}
+
+// What went wrong, and while doing what.
+absl::Status Annotate(const absl::Status& status, std::string_view doing) {
+  return absl::Status(status.code(),
+                      base::ToAbsl(fmt::format("{}: {}", doing, base::Message(status))));
+}
+
+class ServerImpl : public Server {
+ public:
+  explicit ServerImpl(const Config& config) : config_(config) {}
+  ~ServerImpl() override { Stop(); }
+
+  absl::Status StartAll();
+  void Stop() override;
+  std::string client_address() const override { return clients_.bound.front().Address(); }
+
+ private:
+  absl::Status OpenStorage();
+  absl::Status StartNode();
+  absl::Status OpenPeerPort();
+  absl::Status OpenClientPort();
+  void Publish();
+  void CloseClientPort();
+
+  const Config config_;
+  Identity identity_;
+
+  // In the order of their creation; destroyed the other way round.
+  std::unique_ptr<DataDir> data_dir_;
+  std::unique_ptr<RequestPipeline> pipeline_;
+  std::unique_ptr<KvStateMachine> machine_;
+  std::unique_ptr<storage::LogStore> log_;
+  std::unique_ptr<PeerTransport> transport_;
+  std::unique_ptr<raft::RaftNode> node_;
+  std::unique_ptr<KvService> kv_service_;
+  std::unique_ptr<ClusterService> cluster_service_;
+  std::unique_ptr<MaintenanceService> maintenance_service_;
+  Listener peers_;
+  Listener clients_;
+  std::unique_ptr<Publisher> publisher_;
+  std::once_flag stop_once_;
+};
+
+absl::Status ServerImpl::StartAll() {
+  absl::StatusOr<Identity> identity = IdentityOf(config_);
+  if (!identity.ok()) return identity.status();
+  identity_ = *std::move(identity);
+  // A port that is taken shows before the disk is touched.
+  if (absl::Status status = CheckCanListen(kClientFlag, config_.listen_client_urls); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckCanListen(kPeerFlag, config_.listen_peer_urls); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = OpenStorage(); !status.ok()) return status;
+  if (absl::Status status = StartNode(); !status.ok()) return status;
+  if (absl::Status status = OpenPeerPort(); !status.ok()) return status;
+  if (absl::Status status = OpenClientPort(); !status.ok()) return status;
+  Publish();
+  return absl::OkStatus();
+}
+
+absl::Status ServerImpl::OpenStorage() {
+  const DataDir::Owner owner = {.cluster_id = identity_.cluster_id,
+                                .member_id = identity_.self,
+                                .name = config_.name,
+                                .may_create = config_.initial_cluster_state == ClusterState::kNew};
+  absl::StatusOr<std::unique_ptr<DataDir>> data_dir = DataDir::Open(config_.data_dir, owner);
+  if (!data_dir.ok()) return data_dir.status();
+  data_dir_ = *std::move(data_dir);
+  LOG_INFO("{} member {} (id {:x}) of cluster {:x} in {}",
+           data_dir_->created() ? "created" : "restarting", config_.name, identity_.self.value,
+           identity_.cluster_id, config_.data_dir);
+
+  pipeline_ = RequestPipeline::Create(
+      {.origin = RandomNonZero(),
+       .request_timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
+       .election_timeout = config_.election_timeout,
+       .max_request_bytes = config_.max_request_bytes});
+  KvStateMachine::Options machine_options;
+  machine_options.dir = data_dir_->db_dir();
+  machine_options.cluster_id = identity_.cluster_id;
+  machine_options.member_id = identity_.self.value;
+  machine_options.store.block_cache_bytes = config_.cache_bytes;
+  machine_options.pipeline = pipeline_.get();
+  absl::StatusOr<std::unique_ptr<KvStateMachine>> machine = KvStateMachine::Open(machine_options);
+  if (!machine.ok()) return Annotate(machine.status(), "cannot open the store");
+  machine_ = *std::move(machine);
+
+  absl::StatusOr<std::unique_ptr<storage::LogStore>> log =
+      storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
+  if (!log.ok()) return Annotate(log.status(), "cannot open the Raft log");
+  log_ = *std::move(log);
+  const storage::AppliedState applied = machine_->applied_state();
+  LOG_INFO(
+      "recovered: applied index {} at revision {}, log from {} to {}{}", applied.index.value,
+      applied.revision, log_->recovered().mark.index.value + 1, log_->recovered().last.value,
+      log_->recovered().torn_bytes == 0
+          ? ""
+          : fmt::format(", {} bytes of an unfinished write cut off", log_->recovered().torn_bytes));
+  return absl::OkStatus();
+}
+
+absl::Status ServerImpl::StartNode() {
+  PeerTransport::Options transport_options;
+  transport_options.self = identity_.self;
+  transport_options.cluster_id = identity_.cluster_id;
+  transport_options.snapshot_dir = data_dir_->snapshot_dir();
+  absl::StatusOr<std::unique_ptr<PeerTransport>> transport =
+      PeerTransport::Create(transport_options);
+  if (!transport.ok()) return transport.status();
+  transport_ = *std::move(transport);
+
+  raft::NodeOptions options;
+  options.core.id = identity_.self;
+  options.tick = config_.heartbeat_interval / kTicksPerHeartbeat;
+  options.core.heartbeat_ticks = kTicksPerHeartbeat;
+  options.core.election_ticks =
+      static_cast<uint32_t>(absl::FDivDuration(config_.election_timeout, options.tick));
+  options.seed = base::RandomSeed();
+  options.boot = RandomNonZero();
+  options.snapshot_count = config_.snapshot_count;
+  options.snapshot_log_bytes = config_.log_bytes;
+  options.freshness_record_path = data_dir_->freshness_record_path();
+  options.on_fatal = DieOf;
+  absl::StatusOr<std::unique_ptr<raft::RaftNode>> node = raft::RaftNode::Start(
+      std::move(options), identity_.bootstrap, log_.get(), machine_.get(), transport_.get());
+  if (!node.ok()) return Annotate(node.status(), "cannot start the Raft node");
+  node_ = *std::move(node);
+  pipeline_->SetNode(node_.get());
+  transport_->SetNode(node_.get());
+  return absl::OkStatus();
+}
+
+absl::Status ServerImpl::OpenPeerPort() {
+  absl::StatusOr<Listener> peers = Listen({.flag = kPeerFlag,
+                                           .urls = config_.listen_peer_urls,
+                                           .callers = Callers::kPeers,
+                                           .services = {transport_->service()}});
+  if (!peers.ok()) return peers.status();
+  peers_ = *std::move(peers);
+  LOG_INFO("listening for peers on {}", fmt::join(ToStrings(peers_.bound), " "));
+  return absl::OkStatus();
+}
+
+absl::Status ServerImpl::OpenClientPort() {
+  const MemberView member = {.cluster_id = identity_.cluster_id,
+                             .self = identity_.self,
+                             .node = node_.get(),
+                             .machine = machine_.get(),
+                             .pipeline = pipeline_.get()};
+  kv_service_ = KvService::Create({.cluster_id = identity_.cluster_id,
+                                   .member_id = identity_.self.value,
+                                   .max_txn_ops = config_.max_txn_ops,
+                                   .max_request_bytes = config_.max_request_bytes},
+                                  node_.get(), pipeline_.get(), machine_.get());
+  cluster_service_ = std::make_unique<ClusterService>(member);
+  maintenance_service_ = std::make_unique<MaintenanceService>(member, DieOf);
+  absl::StatusOr<Listener> clients = Listen(
+      {.flag = kClientFlag,
+       .urls = config_.listen_client_urls,
+       .callers = Callers::kClients,
+       .services = {kv_service_->service(), cluster_service_.get(), maintenance_service_.get()},
+       .max_request_bytes = config_.max_request_bytes});
+  if (!clients.ok()) return clients.status();
+  clients_ = *std::move(clients);
+  LOG_INFO("enabled capabilities for version {}", kEtcdClusterVersion);
+  // With or without a leader: reads of local data are answered from here on, the rest waits for
+  // one.
+  LOG_INFO("ready to serve client requests on {}", fmt::join(ToStrings(clients_.bound), " "));
+  return absl::OkStatus();
+}
+
+void ServerImpl::Publish() {
+  std::vector<Url> advertised = config_.advertise_client_urls;
+  for (Url& url : advertised) {
+    if (url.port != 0) continue;
+    // The system chose: tell the port of the listener that left it the choice.
+    for (size_t i = 0; i < clients_.bound.size(); ++i) {
+      if (config_.listen_client_urls[i].port == 0) url.port = clients_.bound[i].port;
+    }
+  }
+  const MemberView member = {.cluster_id = identity_.cluster_id,
+                             .self = identity_.self,
+                             .node = node_.get(),
+                             .machine = machine_.get(),
+                             .pipeline = pipeline_.get()};
+  publisher_ = std::make_unique<Publisher>(
+      member, MemberAttributes{.name = config_.name, .client_urls = ToStrings(advertised)},
+      RandomNonZero());
+}
+
+// Calls under way get kStopGrace to finish; then the pipeline answers those that wait for a leader
+// or a quorum, so that the server has none left.
+void ServerImpl::CloseClientPort() {
+  if (kv_service_ != nullptr) kv_service_->Stop();
+  if (clients_.server == nullptr) {
+    if (pipeline_ != nullptr) pipeline_->Stop();
+    return;
+  }
+  std::mutex mutex;
+  std::condition_variable changed;
+  bool closed = false;
+  std::thread closer([&] {
+    // gRPC's own deadline, at which it cuts connections, comes well after ours.
+    clients_.server->Shutdown(std::chrono::system_clock::now() +
+                              absl::ToChronoMilliseconds(2 * kStopGrace));
+    std::lock_guard lock(mutex);
+    closed = true;
+    changed.notify_one();
+  });
+  {
+    std::unique_lock lock(mutex);
+    changed.wait_for(lock, absl::ToChronoMilliseconds(kStopGrace), [&] { return closed; });
+  }
+  pipeline_->Stop();
+  closer.join();
+}
+
+void ServerImpl::Stop() {
+  std::call_once(stop_once_, [this] {
+    if (publisher_ != nullptr) publisher_->Stop();
+    CloseClientPort();
+    // The node must outlive the transport's Stop, which ends the peers' streams; without those the
+    // peer port closes at once.
+    if (transport_ != nullptr) transport_->Stop();
+    if (peers_.server != nullptr) peers_.server->Shutdown(std::chrono::system_clock::now());
+    if (node_ != nullptr) node_->Stop();
+  });
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
+  auto server = std::make_unique<ServerImpl>(config);
+  if (absl::Status status = server->StartAll(); !status.ok()) return status;
+  return server;
+}
+
+}  // namespace holdfast::server

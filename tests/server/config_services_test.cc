@@ -1,0 +1,482 @@
+// Cluster and Maintenance over in-process gRPC, with a node, a pipeline and a store that are told
+// what to say; and the publisher, which speaks for a member.
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+
+#include <cerrno>
+#include <condition_variable>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "etcd/rpc.grpc.pb.h"
+#include "server/cluster_service.h"
+#include "server/etcd_errors.h"
+#include "server/fatal.h"
+#include "server/listener.h"
+#include "server/maintenance_service.h"
+#include "server/publisher.h"
+
+namespace holdfast::server {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+constexpr NodeId kSelf(0xa);
+constexpr NodeId kOther(0xb);
+
+class FakeNode : public raft::RaftNode {
+ public:
+  void Propose(std::string, absl::AnyInvocable<void(absl::Status) &&>) override {}
+  void ReadIndex(absl::Duration, ReadDone) override {}
+  std::optional<raft::Claim> claim() const override { return claim_; }
+  void FreshClaim(absl::Duration, absl::Duration, absl::AnyInvocable<void() &&>) override {}
+  void Receive(std::vector<raft::Message>) override {}
+  void OnPeerConnected(NodeId) override {}
+  void OnPeerLost(NodeId) override {}
+  void OnSnapshotReceived(NodeId, Term, const storage::LogMark&, std::string,
+                          absl::AnyInvocable<void(absl::Status) &&>) override {}
+  raft::NodeStatus status() const override {
+    std::lock_guard lock(mutex_);
+    return status_;
+  }
+  void Stop() override {}
+
+  void set_status(const raft::NodeStatus& status) {
+    std::lock_guard lock(mutex_);
+    status_ = status;
+  }
+  std::optional<raft::Claim> claim_;
+
+ private:
+  mutable std::mutex mutex_;
+  raft::NodeStatus status_;
+};
+
+class FakeStore : public storage::MvccStore {
+ public:
+  storage::AppliedState applied() const override { return {}; }
+  std::unique_ptr<View> NewView() const override { return nullptr; }
+  std::unique_ptr<Writer> NewWriter() override { return nullptr; }
+  absl::StatusOr<Index> Flush() override {
+    ++flushes_;
+    if (!flush_status_.ok()) return flush_status_;
+    return Index(1);
+  }
+  absl::StatusOr<storage::AppliedState> Checkpoint(const std::string&) override {
+    return storage::AppliedState{};
+  }
+  uint64_t disk_bytes() const override { return 4096; }
+  uint64_t in_use_bytes() const override { return 1000; }
+
+  int flushes_ = 0;
+  absl::Status flush_status_;
+};
+
+class FakeMachine : public KvStateMachine {
+ public:
+  absl::Status Apply(absl::Span<const raft::EntryRef>) override { return absl::OkStatus(); }
+  Index applied() const override { return Index(41); }
+  absl::StatusOr<Index> Flush() override { return Index(41); }
+  absl::StatusOr<Checkpoint> TakeCheckpoint() override { return Checkpoint{}; }
+  absl::Status InstallCheckpoint(const std::string&, const storage::LogMark&) override {
+    return absl::OkStatus();
+  }
+  std::optional<storage::LogMark> installed_mark() const override { return std::nullopt; }
+  std::shared_ptr<storage::MvccStore> store() const override { return store_; }
+  storage::AppliedState applied_state() const override {
+    return {.index = Index(41), .term = Term(3), .revision = 17};
+  }
+  std::optional<MemberAttributes> member(uint64_t id) const override {
+    std::lock_guard lock(mutex_);
+    const auto it = members_.find(id);
+    return it == members_.end() ? std::nullopt : std::optional(it->second);
+  }
+  uint64_t incarnation() const override {
+    std::lock_guard lock(mutex_);
+    return incarnation_;
+  }
+
+  void set_member(uint64_t id, MemberAttributes attributes) {
+    std::lock_guard lock(mutex_);
+    members_[id] = std::move(attributes);
+  }
+  void set_incarnation(uint64_t incarnation) {
+    std::lock_guard lock(mutex_);
+    incarnation_ = incarnation;
+  }
+
+  const std::shared_ptr<FakeStore> store_ = std::make_shared<FakeStore>();
+
+ private:
+  mutable std::mutex mutex_;
+  std::map<uint64_t, MemberAttributes> members_;
+  uint64_t incarnation_ = 0;
+};
+
+// Applies what is proposed to the machine at once, or refuses the first `refusals_`.
+class FakePipeline : public RequestPipeline {
+ public:
+  explicit FakePipeline(FakeMachine* machine) : machine_(machine) {}
+  void SetNode(raft::RaftNode*) override {}
+  void Propose(command::v1::Command command, Done done) override {
+    ApplyResult result;
+    {
+      std::lock_guard lock(mutex_);
+      proposed_.push_back(command);
+      changed_.notify_all();
+      if (refusals_ > 0) {
+        --refusals_;
+        result.status = ErrTimeout();
+      }
+    }
+    if (result.status.ok()) Apply(command);
+    std::move(done)(std::move(result));
+  }
+  void LinearizableRead(ReadDone done) override {
+    ++reads_;
+    std::move(done)(read_status_);
+  }
+  void FreshClaim(absl::Duration, absl::Duration, absl::AnyInvocable<void() &&>) override {}
+  void Complete(std::vector<Completion>) override {}
+  uint64_t origin() const override { return 1; }
+  void Stop() override {}
+
+  std::vector<command::v1::Command> WaitForProposals(size_t count) {
+    std::unique_lock lock(mutex_);
+    changed_.wait(lock, [&] { return proposed_.size() >= count; });
+    return proposed_;
+  }
+  size_t proposals() {
+    std::lock_guard lock(mutex_);
+    return proposed_.size();
+  }
+
+  absl::Status read_status_;
+  int reads_ = 0;
+  int refusals_ = 0;
+
+ private:
+  void Apply(const command::v1::Command& command) {
+    if (command.has_cluster_birth()) {
+      machine_->set_incarnation(command.cluster_birth().incarnation());
+    } else {
+      const auto& attributes = command.member_attributes();
+      machine_->set_member(attributes.id(), {.name = attributes.name(),
+                                             .client_urls = {attributes.client_urls().begin(),
+                                                             attributes.client_urls().end()}});
+    }
+  }
+  FakeMachine* const machine_;
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  std::vector<command::v1::Command> proposed_;
+};
+
+raft::NodeStatus LedStatus() {
+  raft::NodeStatus status;
+  status.role = raft::Role::kFollower;
+  status.id = kSelf;
+  status.leader = kOther;
+  status.term = Term(3);
+  status.commit = Index(42);
+  status.membership.voters = {kSelf, kOther};
+  status.membership.peer_urls = {{kSelf, {"http://a:2380"}}, {kOther, {"http://b:2380"}}};
+  return status;
+}
+
+raft::NodeStatus LeaderlessStatus() {
+  raft::NodeStatus status = LedStatus();
+  status.leader = NodeId();
+  return status;
+}
+
+class ServicesTest : public testing::Test {
+ protected:
+  ServicesTest()
+      : cluster_service_(View()),
+        maintenance_service_(View(), [this](const absl::Status& status) { fatal_ = status; }) {
+    node_.set_status(LedStatus());
+    grpc::ServerBuilder builder;
+    builder.RegisterService(&cluster_service_);
+    builder.RegisterService(&maintenance_service_);
+    server_ = builder.BuildAndStart();
+    const auto channel = server_->InProcessChannel(grpc::ChannelArguments());
+    cluster_ = etcdserverpb::Cluster::NewStub(channel);
+    maintenance_ = etcdserverpb::Maintenance::NewStub(channel);
+  }
+  ~ServicesTest() override { server_->Shutdown(); }
+
+  MemberView View() {
+    return {.cluster_id = 0xc,
+            .self = kSelf,
+            .node = &node_,
+            .machine = &machine_,
+            .pipeline = &pipeline_,
+            .clock = &clock_};
+  }
+  static std::string Trailer(const grpc::ClientContext& context, const std::string& key) {
+    const auto& trailers = context.GetServerTrailingMetadata();
+    const auto it = trailers.find(key);
+    return it == trailers.end() ? "absent" : std::string(it->second.data(), it->second.size());
+  }
+
+  base::FakeClock clock_;
+  FakeNode node_;
+  FakeMachine machine_;
+  FakePipeline pipeline_{&machine_};
+  absl::Status fatal_;
+  ClusterService cluster_service_;
+  MaintenanceService maintenance_service_;
+  std::unique_ptr<grpc::Server> server_;
+  std::unique_ptr<etcdserverpb::Cluster::Stub> cluster_;
+  std::unique_ptr<etcdserverpb::Maintenance::Stub> maintenance_;
+};
+
+TEST_F(ServicesTest, MemberListJoinsMembershipAndAttributes) {
+  machine_.set_member(kSelf.value, {.name = "a", .client_urls = {"http://a:2379"}});
+  raft::NodeStatus status = LedStatus();
+  status.membership.learners = {NodeId(0xc)};
+  node_.set_status(status);
+  grpc::ClientContext context;
+  etcdserverpb::MemberListResponse response;
+  ASSERT_TRUE(cluster_->MemberList(&context, {}, &response).ok());
+  EXPECT_EQ(response.header().cluster_id(), 0xcu);
+  EXPECT_EQ(response.header().member_id(), kSelf.value);
+  EXPECT_EQ(response.header().raft_term(), 3u);
+  EXPECT_EQ(response.header().revision(), 0);
+  ASSERT_EQ(response.members_size(), 3);
+  EXPECT_EQ(response.members(0).id(), kSelf.value);
+  EXPECT_EQ(response.members(0).name(), "a");
+  EXPECT_THAT(response.members(0).peerurls(), ElementsAre("http://a:2380"));
+  EXPECT_THAT(response.members(0).clienturls(), ElementsAre("http://a:2379"));
+  EXPECT_FALSE(response.members(0).islearner());
+  EXPECT_EQ(response.members(1).name(), "") << "has not published yet";
+  EXPECT_TRUE(response.members(2).islearner());
+  EXPECT_EQ(pipeline_.reads_, 0);
+}
+
+TEST_F(ServicesTest, LinearizableMemberListAsksTheQuorum) {
+  etcdserverpb::MemberListRequest request;
+  request.set_linearizable(true);
+  etcdserverpb::MemberListResponse response;
+  grpc::ClientContext first;
+  ASSERT_TRUE(cluster_->MemberList(&first, request, &response).ok());
+  EXPECT_EQ(pipeline_.reads_, 1);
+  EXPECT_EQ(response.members_size(), 2);
+
+  pipeline_.read_status_ = ErrTimeout();
+  grpc::ClientContext second;
+  const grpc::Status status = cluster_->MemberList(&second, request, &response);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(status.error_message(), "etcdserver: request timed out");
+}
+
+TEST_F(ServicesTest, MembershipChangesAreRefusedWithAText) {
+  const auto expect = [](const grpc::Status& status) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_THAT(status.error_message(),
+                HasSubstr("holdfast: membership changes are not in this release"));
+  };
+  grpc::ClientContext add, remove, update, promote;
+  etcdserverpb::MemberAddResponse added;
+  etcdserverpb::MemberRemoveResponse removed;
+  etcdserverpb::MemberUpdateResponse updated;
+  etcdserverpb::MemberPromoteResponse promoted;
+  expect(cluster_->MemberAdd(&add, {}, &added));
+  expect(cluster_->MemberRemove(&remove, {}, &removed));
+  expect(cluster_->MemberUpdate(&update, {}, &updated));
+  expect(cluster_->MemberPromote(&promote, {}, &promoted));
+}
+
+TEST_F(ServicesTest, StatusTellsTheMemberAndItsAge) {
+  node_.claim_ = raft::Claim{.at = clock_.Sample(), .extra = {}, .index = Index(40)};
+  clock_.Advance(absl::Seconds(1));
+  grpc::ClientContext context;
+  etcdserverpb::StatusResponse response;
+  ASSERT_TRUE(maintenance_->Status(&context, {}, &response).ok());
+  EXPECT_EQ(response.header().revision(), 17);
+  EXPECT_EQ(response.version(), "3.5.17");
+  EXPECT_EQ(response.dbsize(), 4096);
+  EXPECT_EQ(response.dbsizeinuse(), 1000);
+  EXPECT_EQ(response.leader(), kOther.value);
+  EXPECT_EQ(response.raftindex(), 42u);
+  EXPECT_EQ(response.raftappliedindex(), 41u);
+  EXPECT_EQ(response.raftterm(), 3u);
+  EXPECT_FALSE(response.islearner());
+  EXPECT_THAT(response.errors(), IsEmpty());
+  // Freshness 2: 1 s slowed by 0.2 %, and 1 ms of reading three clocks.
+  EXPECT_EQ(Trailer(context, "holdfast-age-ms"), "1003");
+  EXPECT_EQ(Trailer(context, "holdfast-proof"), "proven");
+  EXPECT_EQ(Trailer(context, "holdfast-source"), "follower");
+}
+
+TEST_F(ServicesTest, StatusAnswersWithoutALeaderAndSaysSo) {
+  node_.set_status(LeaderlessStatus());
+  grpc::ClientContext context;
+  etcdserverpb::StatusResponse response;
+  ASSERT_TRUE(maintenance_->Status(&context, {}, &response).ok());
+  EXPECT_EQ(response.leader(), 0u);
+  EXPECT_THAT(response.errors(), ElementsAre("etcdserver: no leader"));
+  EXPECT_EQ(Trailer(context, "holdfast-age-ms"), "absent");
+  EXPECT_EQ(Trailer(context, "holdfast-proof"), "unknown");
+}
+
+TEST_F(ServicesTest, HasLeaderMetadataIsHonoured) {
+  node_.set_status(LeaderlessStatus());
+  const auto expect = [](const grpc::Status& status) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+    EXPECT_EQ(status.error_message(), "etcdserver: no leader");
+  };
+  grpc::ClientContext status_context, list_context, alarm_context, defragment_context;
+  for (auto* context : {&status_context, &list_context, &alarm_context, &defragment_context}) {
+    context->AddMetadata("hasleader", "true");
+  }
+  etcdserverpb::StatusResponse status;
+  etcdserverpb::MemberListResponse list;
+  etcdserverpb::AlarmResponse alarm;
+  etcdserverpb::DefragmentResponse defragment;
+  expect(maintenance_->Status(&status_context, {}, &status));
+  expect(cluster_->MemberList(&list_context, {}, &list));
+  expect(maintenance_->Alarm(&alarm_context, {}, &alarm));
+  expect(maintenance_->Defragment(&defragment_context, {}, &defragment));
+}
+
+TEST_F(ServicesTest, AlarmListIsLinearizableAndEmpty) {
+  grpc::ClientContext get_context, set_context;
+  etcdserverpb::AlarmResponse response;
+  ASSERT_TRUE(maintenance_->Alarm(&get_context, {}, &response).ok());
+  EXPECT_EQ(pipeline_.reads_, 1);
+  EXPECT_EQ(response.alarms_size(), 0);
+  EXPECT_EQ(response.header().revision(), 17);
+  etcdserverpb::AlarmRequest activate;
+  activate.set_action(etcdserverpb::AlarmRequest::ACTIVATE);
+  EXPECT_EQ(maintenance_->Alarm(&set_context, activate, &response).error_code(),
+            grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(ServicesTest, DefragmentFlushesAndMayBeRepeated) {
+  for (int i = 1; i <= 3; ++i) {
+    grpc::ClientContext context;
+    etcdserverpb::DefragmentResponse response;
+    ASSERT_TRUE(maintenance_->Defragment(&context, {}, &response).ok());
+    EXPECT_FALSE(response.has_header());
+    EXPECT_EQ(machine_.store_->flushes_, i);
+  }
+}
+
+TEST_F(ServicesTest, AFailedFlushIsFatal) {
+  machine_.store_->flush_status_ = absl::InternalError("IO error: No space left on device");
+  grpc::ClientContext context;
+  etcdserverpb::DefragmentResponse response;
+  EXPECT_FALSE(maintenance_->Defragment(&context, {}, &response).ok());
+  EXPECT_FALSE(fatal_.ok());
+}
+
+TEST_F(ServicesTest, WhatIsNotThereSaysSo) {
+  const auto expect = [](const grpc::Status& status) {
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+    EXPECT_THAT(status.error_message(), HasSubstr("in this release"));
+  };
+  grpc::ClientContext hash_context, hash_kv_context, move_context, snapshot_context;
+  etcdserverpb::HashResponse hash;
+  etcdserverpb::HashKVResponse hash_kv;
+  etcdserverpb::MoveLeaderResponse move;
+  etcdserverpb::SnapshotResponse chunk;
+  expect(maintenance_->Hash(&hash_context, {}, &hash));
+  expect(maintenance_->HashKV(&hash_kv_context, {}, &hash_kv));
+  expect(maintenance_->MoveLeader(&move_context, {}, &move));
+  auto snapshot = maintenance_->Snapshot(&snapshot_context, {});
+  EXPECT_FALSE(snapshot->Read(&chunk));
+  expect(snapshot->Finish());
+}
+
+MemberAttributes Attributes() { return {.name = "a", .client_urls = {"http://a:2379"}}; }
+
+TEST_F(ServicesTest, PublisherRetriesUntilItsRecordIsApplied) {
+  pipeline_.refusals_ = 1;
+  machine_.set_incarnation(7);
+  Publisher publisher(View(), Attributes(), 9);
+  const auto proposed = pipeline_.WaitForProposals(2);
+  EXPECT_EQ(proposed[1].member_attributes().id(), kSelf.value);
+  publisher.Stop();
+  EXPECT_EQ(machine_.member(kSelf.value)->name, "a");
+  EXPECT_EQ(machine_.incarnation(), 7u) << "never replaced";
+}
+
+TEST_F(ServicesTest, PublisherSaysNothingTwice) {
+  machine_.set_incarnation(7);
+  machine_.set_member(kSelf.value, Attributes());
+  Publisher publisher(View(), Attributes(), 9);
+  publisher.Stop();
+  EXPECT_EQ(pipeline_.proposals(), 0u);
+}
+
+TEST_F(ServicesTest, PublisherReplacesAnOldRecord) {
+  machine_.set_incarnation(7);
+  machine_.set_member(kSelf.value, {.name = "a", .client_urls = {"http://old:2379"}});
+  Publisher publisher(View(), Attributes(), 9);
+  const auto proposed = pipeline_.WaitForProposals(1);
+  EXPECT_THAT(proposed[0].member_attributes().client_urls(), ElementsAre("http://a:2379"));
+}
+
+TEST_F(ServicesTest, OnlyTheLeaderGivesTheIncarnation) {
+  {
+    Publisher follower(View(), Attributes(), 9);
+    pipeline_.WaitForProposals(1);
+  }
+  EXPECT_EQ(machine_.incarnation(), 0u);
+  raft::NodeStatus leading = LedStatus();
+  leading.role = raft::Role::kLeader;
+  node_.set_status(leading);
+  Publisher leader(View(), Attributes(), 9);
+  const auto proposed = pipeline_.WaitForProposals(2);
+  EXPECT_EQ(proposed[1].cluster_birth().incarnation(), 9u);
+}
+
+TEST_F(ServicesTest, PublisherStopsWhileThereIsNoLeader) {
+  node_.set_status(LeaderlessStatus());
+  Publisher publisher(View(), Attributes(), 9);
+  publisher.Stop();
+  EXPECT_EQ(pipeline_.proposals(), 0u);
+}
+
+TEST_F(ServicesTest, ATakenPortIsExplained) {
+  absl::StatusOr<Url> any = ParseUrl("http://127.0.0.1:0");
+  absl::StatusOr<Listener> first =
+      Listen({.flag = "listen-client-urls", .urls = {*any}, .services = {&cluster_service_}});
+  ASSERT_TRUE(first.ok()) << first.status();
+  ASSERT_NE(first->bound[0].port, 0);
+  const absl::Status second =
+      Listen({.flag = "listen-client-urls", .urls = {first->bound[0]}, .services = {}}).status();
+  EXPECT_THAT(std::string(second.message()),
+              HasSubstr("cannot listen on " + first->bound[0].ToString() +
+                        ": address in use by another process"));
+  // A name with two addresses, of which one is free, is not good enough either.
+  Url by_name = first->bound[0];
+  by_name.host = "localhost";
+  EXPECT_FALSE(CheckCanListen("listen-client-urls", {by_name}).ok());
+  EXPECT_THAT(
+      std::string(CheckCanListen("listen-peer-urls", {{.host = "192.0.2.1", .port = 0}}).message()),
+      HasSubstr("no such address"));
+  first->server->Shutdown();
+}
+
+TEST(FatalText, TellsTheWayOut) {
+  const auto text = [](const absl::Status& status) { return FatalText(status); };
+  EXPECT_THAT(text(absl::InternalError(std::string("write: ") + std::strerror(ENOSPC))),
+              HasSubstr("disk of the data directory is full"));
+  EXPECT_THAT(text(absl::DataLossError("fsync failed")), HasSubstr("damaged"));
+  EXPECT_THAT(text(absl::InternalError(std::strerror(EROFS))), HasSubstr("read-only"));
+  EXPECT_THAT(text(absl::InternalError("odd")), HasSubstr("odd. What to do: start"));
+}
+
+}  // namespace
+}  // namespace holdfast::server

@@ -1,0 +1,4 @@
+holdfast_test(server_peer_test server
+  SOURCES peer_assembler_test.cc peer_codec_test.cc peer_snapshot_test.cc peer_test_proxy.cc
+          peer_test_util.cc peer_transport_test.cc
+  LIBS holdfast_server_peer)
