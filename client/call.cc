@@ -1,0 +1,414 @@
+#include "client/call.h"
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/strings.h"
+#include "client/claim.h"
+#include "client/dispatcher.h"
+#include "client/grpc_time.h"
+
+namespace holdfast::internal {
+namespace {
+
+constexpr size_t kSaidMax = 200;  // bytes of what a server said
+// Below this a try is not cut in half again: it gets all that is left.
+constexpr absl::Duration kShortestTry = absl::Milliseconds(50);
+
+constexpr char kRequireLeaderKey[] = "hasleader";
+constexpr char kMaxAgeKey[] = "holdfast-max-age-ms";
+
+absl::Status StatusOf(absl::StatusCode code, const std::string& text) {
+  return absl::Status(code, base::ToAbsl(text));
+}
+
+// gRPC's and Abseil's codes are the same numbers.
+absl::StatusCode ToAbslCode(grpc::StatusCode code) { return static_cast<absl::StatusCode>(code); }
+
+std::string WhatItSaid(const RpcReply& reply, absl::Duration timeout) {
+  if (reply.status.error_code() == grpc::StatusCode::DEADLINE_EXCEEDED) {
+    return fmt::format("{} within {}", reply.sent ? "no answer" : "no connection",
+                       absl::FormatDuration(absl::Trunc(timeout, absl::Milliseconds(1))));
+  }
+  if (reply.status.error_message().empty()) {
+    return fmt::format("code {}", static_cast<int>(reply.status.error_code()));
+  }
+  // gRPC wraps the one interesting fact in two lines of its own.
+  constexpr std::string_view kConnect = "Failed to connect to remote host: ";
+  const std::string& text = reply.status.error_message();
+  const size_t at = text.rfind(kConnect);
+  if (at != text.npos) return "cannot connect: " + base::Printable(text.substr(at + kConnect.size()));
+  return base::Printable(text, kSaidMax);
+}
+
+}  // namespace
+
+Call::Call(Dispatcher* dispatcher, CallSpec spec, Done done)
+    : dispatcher_(dispatcher), spec_(std::move(spec)), done_(std::move(done)) {
+  CHECK(!spec_.rungs.empty());
+  CHECK(!spec_.write || spec_.rungs.size() == 1);
+  log_.resize(dispatcher_->endpoints().size());
+}
+
+void Call::Start() {
+  MaybeVerdict verdict;
+  {
+    absl::MutexLock lock(&mutex_);
+    verdict = Begin();
+  }
+  if (verdict.has_value()) Deliver(*std::move(verdict));
+}
+
+void Call::Cancel() {
+  absl::MutexLock lock(&mutex_);
+  cancelled_ = true;
+  if (rpc_ != nullptr) rpc_->Cancel();
+  if (timer_ != nullptr) timer_->Cancel();
+}
+
+void Call::Deliver(Verdict verdict) {
+  if (!dispatcher_->loop().OnLoopThread()) {
+    // Callbacks run on the client's thread only: a user may hold a lock while calling us.
+    dispatcher_->loop().After(absl::ZeroDuration(),
+                              [self = shared_from_this(), v = std::move(verdict)]() mutable {
+                                self->Deliver(std::move(v));
+                              });
+    return;
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (std::exchange(probing_, false)) dispatcher_->router().OnProbeOver();
+  }
+  std::move(done_)(std::move(verdict));
+  dispatcher_->Forget(this);
+}
+
+void Call::OnReply(size_t endpoint, RpcReply reply) {
+  MaybeVerdict verdict;
+  {
+    absl::MutexLock lock(&mutex_);
+    rpc_ = nullptr;
+    verdict = HandleReply(endpoint, std::move(reply));
+  }
+  if (verdict.has_value()) Deliver(*std::move(verdict));
+}
+
+void Call::OnTimer() {
+  MaybeVerdict verdict;
+  {
+    absl::MutexLock lock(&mutex_);
+    timer_ = nullptr;
+    verdict = cancelled_ ? MaybeVerdict(Cancelled()) : NextTry();
+  }
+  if (verdict.has_value()) Deliver(*std::move(verdict));
+}
+
+Call::MaybeVerdict Call::Begin() {
+  if (cancelled_) return Cancelled();
+  if (!spec_.invalid.ok()) return spec_.invalid;
+  dispatcher_->router().OnCall();
+  size_t first = 0;
+  // Only a ladder asks the gate: who wants nothing but fresh data is never turned away.
+  if (rung().linearizable && !last_rung()) {
+    const FreshGate::Pass pass = dispatcher_->router().EnterFreshGate();
+    probing_ = pass == FreshGate::Pass::kProbe;
+    skipped_rung_ = pass == FreshGate::Pass::kNo;
+    if (skipped_rung_) first = 1;
+  }
+  EnterRung(first);
+  return NextTry();
+}
+
+void Call::EnterRung(size_t rung) {
+  CHECK(rung < spec_.rungs.size());
+  rung_ = rung;
+  const absl::Duration total = std::min(spec_.deadline, kLongestWait);
+  const absl::Duration spent = absl::FromChrono(Steady::now() - start_);
+  const absl::Duration left = total - spent;
+  // The rungs below must have their chance: each but the last takes half of what is left.
+  rung_deadline_ = start_ + absl::ToChronoNanoseconds(spent + (last_rung() ? left : left / 2));
+  rung_attempts_ = 0;
+  rung_sent_ = false;
+  tried_.assign(dispatcher_->endpoints().size(), false);
+  swept_ = false;
+  answered_ = false;
+  waits_ = 0;
+}
+
+absl::Duration Call::TimeLeft() const { return absl::FromChrono(rung_deadline_ - Steady::now()); }
+
+Call::MaybeVerdict Call::NextTry() {
+  if (TimeLeft() <= absl::ZeroDuration()) return RungOver(RungEnd::kNoTime);
+  if (rung_attempts_ >= dispatcher_->policy().max_attempts) {
+    return RungOver(RungEnd::kAttemptsSpent);
+  }
+  Router::Pay pay = Router::Pay::kFree;
+  if (sent_ || swept_) {
+    // A ladder's next rung is what the caller falls back to in an outage: refusing its one request
+    // to save one would defeat the ladder. The gate keeps this rare.
+    pay = rung_ > 0 && !rung_sent_ ? Router::Pay::kDebt : Router::Pay::kToken;
+  }
+  const Router::Choice choice = dispatcher_->router().Choose(rung().needs_quorum(), tried_, pay);
+  switch (choice.kind) {
+    case Router::Choice::Kind::kNoBudget:
+      healthy_left_ = choice.healthy_left;
+      retry_after_ = choice.retry_after;
+      return RungOver(RungEnd::kNoBudget);
+    case Router::Choice::Kind::kAllTried: {
+      // Members that answered "too old" or "behind" will say so again: waiting does not help.
+      if (answered_ && !rung().linearizable) return RungOver(RungEnd::kAllAnswered);
+      tried_.assign(tried_.size(), false);
+      const bool waited = std::exchange(swept_, true);
+      return waited ? NextTry() : Wait();
+    }
+    case Router::Choice::Kind::kTry:
+      break;
+  }
+  paid_ = pay != Router::Pay::kFree;
+  Send(choice.endpoint);
+  return std::nullopt;
+}
+
+absl::Duration Call::TryTimeout(absl::Duration left) const {
+  // A write that was sent cannot be sent elsewhere, so there is nothing to save time for. Nor is
+  // there with a single endpoint.
+  if (spec_.write || tried_.size() == 1 || left <= kShortestTry) return left;
+  return std::max(std::min(dispatcher_->policy().try_timeout, left / 2), kShortestTry);
+}
+
+void Call::Send(size_t endpoint) {
+  tried_[endpoint] = true;
+  ++attempts_;
+  ++rung_attempts_;
+  RpcRequest request;
+  request.method = spec_.method;
+  request.body = spec_.encode(rung());
+  // A member without a leader says so at once instead of holding the request: a write then knows
+  // that it had no effect, a ladder goes on. Other reads rather wait out an election there.
+  if (spec_.write || (rung().linearizable && !last_rung())) {
+    request.metadata.emplace_back(kRequireLeaderKey, "true");
+  }
+  if (rung().bounded()) {
+    request.metadata.emplace_back(
+        kMaxAgeKey,
+        std::to_string(std::max<int64_t>(0, absl::ToInt64Milliseconds(rung().max_age))));
+  }
+  request.timeout = try_timeout_ = TryTimeout(TimeLeft());
+  sampled_ = dispatcher_->clock()->Sample();  // Freshness 5: before sending
+  // Under the lock, which the reply's handler takes first: rpc_ is set before it is cleared.
+  rpc_ = Rpc::Start(&dispatcher_->loop(), dispatcher_->channel(endpoint), std::move(request),
+                    [self = shared_from_this(), endpoint](RpcReply reply) {
+                      self->OnReply(endpoint, std::move(reply));
+                    });
+}
+
+Call::MaybeVerdict Call::Wait() {
+  const absl::Duration delay = dispatcher_->router().Jitter(waits_++);
+  if (delay >= TimeLeft()) return RungOver(RungEnd::kNoTime);
+  timer_ = dispatcher_->loop().After(delay, [self = shared_from_this()] { self->OnTimer(); });
+  return std::nullopt;
+}
+
+Call::MaybeVerdict Call::HandleReply(size_t endpoint, RpcReply reply) {
+  // After the first round a try that finds no connection costs its token all the same: in a total
+  // outage most calls then fail at once instead of each waiting for its deadline.
+  if (!reply.sent && paid_ && !swept_) dispatcher_->router().Refund();
+  sent_ = sent_ || reply.sent;
+  rung_sent_ = rung_sent_ || reply.sent;
+  if (reply.status.ok()) return Success(endpoint, reply);
+
+  const Asked asked{spec_.write, rung().bounded(), !rung().linearizable, reply.sent};
+  const Outcome outcome = Classify(reply.status, asked);
+  const std::string said = WhatItSaid(reply, try_timeout_);
+  if (cancelled_) {
+    if (spec_.write && !CertainlyNoEffect(outcome)) return UnknownOutcome(endpoint, said);
+    return Cancelled();
+  }
+  dispatcher_->router().Report(endpoint, outcome, rung().needs_quorum());
+  if (outcome == Outcome::kRefused) {
+    return StatusOf(ToAbslCode(reply.status.error_code()),
+                    fmt::format("{} was refused by {}: {}. The same request will be refused again.",
+                                spec_.what, dispatcher_->endpoints()[endpoint].name, said));
+  }
+  if (spec_.write && reply.sent && !CertainlyNoEffect(outcome)) {
+    return UnknownOutcome(endpoint, said);
+  }
+  if (outcome == Outcome::kTooOld) KeepBest(FreshnessOf(reply, 0));
+  return Again(endpoint, outcome, said);
+}
+
+Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
+  const std::string& name = dispatcher_->endpoints()[endpoint].name;
+  etcdserverpb::ResponseHeader header;
+  if (!spec_.decode(reply.body, &header)) {
+    if (spec_.write) return UnknownOutcome(endpoint, "an answer that cannot be read");
+    return absl::InternalError(base::ToAbsl(fmt::format(
+        "{}: {} gave an answer that cannot be read; is it an etcd v3 server?", spec_.what, name)));
+  }
+  const auto revision = static_cast<uint64_t>(std::max<int64_t>(0, header.revision()));
+  const Freshness fresh = FreshnessOf(reply, revision);
+  Router& router = dispatcher_->router();
+  if (spec_.cluster_id != 0 && header.cluster_id() != spec_.cluster_id) {
+    return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
+        "{}: {} belongs to cluster {:x}, the token to cluster {:x}; use endpoints of the cluster "
+        "that the token comes from",
+        spec_.what, name, header.cluster_id(), spec_.cluster_id)));
+  }
+  if (revision < rung().min_revision) {
+    if (rung().linearizable) {
+      return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
+          "{}: the store is at revision {}, before the token's {}: it was restored from an older "
+          "backup, or the token is of another store",
+          spec_.what, revision, rung().min_revision)));
+    }
+    router.Report(endpoint, Outcome::kBehind, rung().needs_quorum());
+    return Again(endpoint, Outcome::kBehind, fmt::format("only at revision {}", revision));
+  }
+  if (!rung().linearizable && !fresh.Within(rung().max_age)) {
+    router.Report(endpoint, Outcome::kTooOld, rung().needs_quorum());
+    KeepBest(fresh);
+    const absl::Duration age = fresh.MaxAge();
+    return Again(endpoint, Outcome::kTooOld,
+                 age == absl::InfiniteDuration()
+                     ? "an answer of unknown age"
+                     : fmt::format("an answer up to {} old", absl::FormatDuration(age)));
+  }
+  router.Report(endpoint, Outcome::kOk, rung().needs_quorum());
+  if (rung().linearizable) {
+    router.OnFresh();
+    probing_ = false;
+  }
+  return CallAnswer{fresh, revision, header.cluster_id(), attempts_};
+}
+
+Freshness Call::FreshnessOf(const RpcReply& reply, uint64_t header_revision) const {
+  Claim claim;
+  claim.at = sampled_;
+  claim.source = reply.age.source;
+  claim.revision = header_revision;
+  if (rung().linearizable) {
+    // Everything acknowledged before the request was sent is in the answer, whoever gave it.
+    claim.extra = absl::ZeroDuration();
+    claim.proof = Proof::kProven;
+  } else if (reply.age.age.has_value()) {
+    claim.extra = *reply.age.age;
+    claim.proof = Proof::kProven;
+  }
+  if (spec_.past_revision != 0) {
+    claim.revision = spec_.past_revision;
+    // What was written since is not in the answer, however fresh the member is.
+    if (header_revision != spec_.past_revision) {
+      claim.extra = absl::InfiniteDuration();
+      claim.proof = Proof::kUnknown;
+    }
+  }
+  return FreshnessAccess::Make(claim, dispatcher_->clock(), dispatcher_->max_clock_slow());
+}
+
+void Call::KeepBest(const Freshness& fresh) {
+  if (!best_.has_value() || fresh.MaxAge() < best_->MaxAge()) best_ = fresh;
+}
+
+Call::MaybeVerdict Call::Again(size_t endpoint, Outcome outcome, const std::string& said) {
+  if (cancelled_) return Cancelled();
+  CHECK(MayDifferElsewhere(outcome));
+  log_[endpoint].said = said;
+  ++log_[endpoint].times;
+  reached_ = reached_ || Reached(outcome);
+  overloaded_ = outcome == Outcome::kOverloaded;
+  answered_ = answered_ || outcome == Outcome::kTooOld || outcome == Outcome::kBehind;
+  if (sent_ || outcome != Outcome::kTimedOut) only_time_ran_out_ = false;
+  return swept_ ? Wait() : NextTry();
+}
+
+Call::MaybeVerdict Call::RungOver(RungEnd why) {
+  if (last_rung()) return Failure(why);
+  if (rung().linearizable) {
+    dispatcher_->router().OnNotFresh();
+    probing_ = false;
+  }
+  EnterRung(rung_ + 1);
+  return NextTry();
+}
+
+std::string Call::Tried() const {
+  std::string out;
+  for (size_t i = 0; i < log_.size(); ++i) {
+    if (log_[i].times == 0) continue;
+    out += fmt::format("{}{}{}: {}", out.empty() ? "Tried: " : "; ",
+                       dispatcher_->endpoints()[i].name,
+                       log_[i].times == 1 ? "" : fmt::format(" ({} times)", log_[i].times),
+                       log_[i].said);
+  }
+  return out.empty() ? "No endpoint was tried." : out + ".";
+}
+
+absl::Status Call::Failure(RungEnd why) const {
+  const std::string deadline = absl::FormatDuration(spec_.deadline);
+  const std::string tried =
+      Tried() + (skipped_rung_ ? " (Linearizable reads have been failing; this read left them out.)"
+                               : "");
+  const char* effect = spec_.write ? "It had no effect. " : "";
+  if (best_.has_value()) {
+    const bool unknown = best_->MaxAge() == absl::InfiniteDuration();
+    absl::Status status = StatusOf(
+        absl::StatusCode::kFailedPrecondition,
+        fmt::format("{}: no answer within the bound of {}. {} {}", spec_.what,
+                    absl::FormatDuration(rung().max_age), tried,
+                    unknown ? "If the servers tell no age (plain etcd), read Linearizable() or "
+                              "accept any age."
+                            : "Accept an older answer with OrStale(), or read Linearizable()."));
+    SetBestAvailable(status, *best_);
+    return status;
+  }
+  if (why == RungEnd::kNoTime && only_time_ran_out_) {
+    return StatusOf(absl::StatusCode::kDeadlineExceeded,
+                    fmt::format("{}: the deadline of {} passed before anything was sent. {} "
+                                "{}Give it more time, or check that the endpoints are reachable.",
+                                spec_.what, deadline, tried, effect));
+  }
+  if (overloaded_ || (why == RungEnd::kNoBudget && healthy_left_)) {
+    absl::Status status = StatusOf(
+        absl::StatusCode::kResourceExhausted,
+        fmt::format("{}: {}. {} {}Try again later, with jitter.", spec_.what,
+                    overloaded_ ? "the servers pushed back"
+                                : "this client's retry budget is spent, so no further endpoint "
+                                  "was asked",
+                    tried, effect));
+    SetRetryAfter(status, why == RungEnd::kNoBudget
+                              ? retry_after_
+                              : dispatcher_->policy().base * (1 << std::min(attempts_, 6)));
+    return status;
+  }
+  return StatusOf(
+      absl::StatusCode::kUnavailable,
+      fmt::format("{}: {}{}. {} {}{}", spec_.what,
+                  reached_ ? "no quorum" : "no endpoint can be reached",
+                  why == RungEnd::kNoTime ? fmt::format(" within {}", deadline) : "", tried,
+                  effect,
+                  spec_.write ? "Try again once a majority of the servers is up."
+                              : "Check the servers; OrStale() would serve what a member still has."));
+}
+
+absl::Status Call::UnknownOutcome(size_t endpoint, const std::string& said) const {
+  absl::Status status = StatusOf(
+      absl::StatusCode::kUnknown,
+      fmt::format("{}: outcome unknown. It was sent to {}, which gave: {}. It may have taken effect, "
+                  "or may within the next seconds. Read the key back, or write with a compare (Txn), "
+                  "before writing again.{}",
+                  spec_.what, dispatcher_->endpoints()[endpoint].name, said,
+                  attempts_ == 1 ? "" : " Before that: " + Tried()));
+  SetMaybeCommitted(status);
+  return status;
+}
+
+absl::Status Call::Cancelled() const {
+  return StatusOf(absl::StatusCode::kCancelled,
+                  fmt::format("{}: the client was closed before an answer came.{}", spec_.what,
+                              spec_.write ? " It had no effect." : ""));
+}
+
+}  // namespace holdfast::internal

@@ -1,0 +1,165 @@
+// One call of a user: a sequence of tries until an answer is good enough, or nothing more may or can
+// be tried.
+//
+//   rung     what kind of answer is accepted now. A plain read or write has one; a ladder goes to
+//            the next when the one above cannot be had.
+//   sweep    the first round over the endpoints, without waits. After it every try waits first
+//            (full jitter, doubling).
+//   payment  the first try that leaves this process is free, every other takes a token.
+//
+// The three rules that matter most stand in HandleReply: a write that may have taken effect is
+// never sent again; an answer that misses its bound is never handed out; a definite no is final.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <grpcpp/support/byte_buffer.h>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/functional/any_invocable.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "client/event_loop.h"
+#include "client/fresh_gate.h"
+#include "client/outcome.h"
+#include "client/router.h"
+#include "client/rpc.h"
+#include "etcd/rpc.pb.h"
+#include "holdfast/freshness.h"
+
+namespace holdfast::internal {
+
+class Dispatcher;
+
+// What a read accepts. A write has one linearizable rung.
+struct Rung {
+  bool linearizable = true;
+  absl::Duration max_age = absl::InfiniteDuration();  // of a serializable answer
+  uint64_t min_revision = 0;
+
+  bool bounded() const { return !linearizable && max_age != absl::InfiniteDuration(); }
+  // Whether it takes a member in touch with the leader to satisfy it.
+  bool needs_quorum() const { return linearizable || bounded() || min_revision > 0; }
+};
+
+struct CallSpec {
+  std::string what;    // for error texts: Get "/config/a"
+  std::string method;  // "/etcdserverpb.KV/Range"
+  bool write = false;
+  std::vector<Rung> rungs;  // not empty
+  absl::Duration deadline;
+  uint64_t past_revision = 0;  // the read is of this revision; 0: of the newest
+  uint64_t cluster_id = 0;     // that a token names; 0: any
+  absl::Status invalid;        // not OK: the answer, without any try
+
+  absl::AnyInvocable<grpc::ByteBuffer(const Rung&)> encode;
+  // Keeps the answer for the caller and copies its header; false if it cannot be parsed. The last
+  // answer that was decoded is the one that the call succeeds with.
+  absl::AnyInvocable<bool(grpc::ByteBuffer&, etcdserverpb::ResponseHeader*)> decode;
+};
+
+struct CallAnswer {
+  Freshness fresh;
+  uint64_t revision = 0;  // of the header
+  uint64_t cluster_id = 0;
+  int attempts = 0;
+};
+
+// Threads: all methods from any thread; everything after Start runs on the loop's thread, and no
+// two steps of one call run at the same time.
+class Call : public std::enable_shared_from_this<Call> {
+ public:
+  using Verdict = absl::StatusOr<CallAnswer>;
+  using Done = absl::AnyInvocable<void(Verdict) &&>;
+
+  Call(Dispatcher* dispatcher, CallSpec spec, Done done);
+  void Start();
+  // Ends the call soon: CANCELLED, or the outcome unknown if a write may have been sent.
+  void Cancel();
+
+ private:
+  using Steady = std::chrono::steady_clock;
+  // nullopt: the call is under way; it goes on with a reply or a timer.
+  using MaybeVerdict = std::optional<Verdict>;
+  enum class RungEnd { kNoTime, kAttemptsSpent, kAllAnswered, kNoBudget };
+
+  // What one endpoint has answered so far.
+  struct Said {
+    std::string said;  // the last time
+    int times = 0;
+  };
+
+  void Deliver(Verdict verdict);
+  void OnReply(size_t endpoint, RpcReply reply);
+  void OnTimer();
+
+  MaybeVerdict Begin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void EnterRung(size_t rung) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict NextTry() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Send(size_t endpoint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict Wait() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict HandleReply(size_t endpoint, RpcReply reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict Success(size_t endpoint, RpcReply& reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict Again(size_t endpoint, Outcome outcome, const std::string& said)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict RungOver(RungEnd why) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  Freshness FreshnessOf(const RpcReply& reply, uint64_t header_revision) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void KeepBest(const Freshness& fresh) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration TryTimeout(absl::Duration left) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration TimeLeft() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  const Rung& rung() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return spec_.rungs[rung_]; }
+  bool last_rung() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return rung_ + 1 == spec_.rungs.size();
+  }
+
+  absl::Status Failure(RungEnd why) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status UnknownOutcome(size_t endpoint, const std::string& said) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status Cancelled() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::string Tried() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  Dispatcher* const dispatcher_;
+  const Steady::time_point start_ = Steady::now();
+
+  absl::Mutex mutex_;
+  CallSpec spec_ ABSL_GUARDED_BY(mutex_);
+  Done done_;  // used once, by Deliver
+  std::shared_ptr<Rpc> rpc_ ABSL_GUARDED_BY(mutex_);                  // at most one of these two
+  std::shared_ptr<EventLoop::Timer> timer_ ABSL_GUARDED_BY(mutex_);  // is set
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+
+  size_t rung_ ABSL_GUARDED_BY(mutex_) = 0;
+  Steady::time_point rung_deadline_ ABSL_GUARDED_BY(mutex_);
+  int rung_attempts_ ABSL_GUARDED_BY(mutex_) = 0;
+  std::vector<bool> tried_ ABSL_GUARDED_BY(mutex_);  // in this round
+  bool swept_ ABSL_GUARDED_BY(mutex_) = false;       // the first round is over
+  bool answered_ ABSL_GUARDED_BY(mutex_) = false;    // in this rung, if with a "too old" or "behind"
+  int waits_ ABSL_GUARDED_BY(mutex_) = 0;
+
+  int attempts_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool sent_ ABSL_GUARDED_BY(mutex_) = false;       // some try may have left this process
+  bool rung_sent_ ABSL_GUARDED_BY(mutex_) = false;  // one of this rung's
+  bool reached_ ABSL_GUARDED_BY(mutex_) = false;    // some member answered, if with an error
+  bool paid_ ABSL_GUARDED_BY(mutex_) = false;  // for the try under way
+  bool probing_ ABSL_GUARDED_BY(mutex_) = false;  // holds the gate's probe
+  bool skipped_rung_ ABSL_GUARDED_BY(mutex_) = false;
+  bool overloaded_ ABSL_GUARDED_BY(mutex_) = false;
+  bool only_time_ran_out_ ABSL_GUARDED_BY(mutex_) = true;  // no try ended but by its deadline, unsent
+  bool healthy_left_ ABSL_GUARDED_BY(mutex_) = false;      // when the budget was spent
+  absl::Duration retry_after_ ABSL_GUARDED_BY(mutex_);
+  absl::Duration try_timeout_ ABSL_GUARDED_BY(mutex_);
+  base::ClockSample sampled_ ABSL_GUARDED_BY(mutex_);  // Freshness 5: before the try was sent
+  std::optional<Freshness> best_ ABSL_GUARDED_BY(mutex_);  // of the answers that were too old
+  std::vector<Said> log_ ABSL_GUARDED_BY(mutex_);          // per endpoint, for error texts
+};
+
+}  // namespace holdfast::internal

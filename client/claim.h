@@ -1,0 +1,37 @@
+// How the library makes a Freshness, and carries one inside an absl::Status.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "holdfast/freshness.h"
+
+namespace holdfast::internal {
+
+// Freshness 1: the data holds every write acknowledged earlier than (instant of `at`) - `extra`.
+struct Claim {
+  base::ClockSample at;  // Freshness 5: taken before the request was sent
+  absl::Duration extra = absl::InfiniteDuration();
+  Proof proof = Proof::kUnknown;
+  Source source = Source::kUnknown;
+  uint64_t revision = 0;
+};
+
+struct FreshnessAccess {
+  // REQUIRES: clock, the one that took claim.at.
+  static Freshness Make(const Claim& claim, std::shared_ptr<const base::Clock> clock,
+                        double max_clock_slow);
+  static Claim ToClaim(const Freshness& fresh);
+  static const std::shared_ptr<const base::Clock>& Clock(const Freshness& fresh);
+  static double MaxClockSlow(const Freshness& fresh);
+};
+
+// The payloads that holdfast/error.h reads.
+void SetMaybeCommitted(absl::Status& status);
+void SetRetryAfter(absl::Status& status, absl::Duration delay);
+void SetBestAvailable(absl::Status& status, const Freshness& fresh);
+
+}  // namespace holdfast::internal

@@ -1,0 +1,335 @@
+#include "holdfast/client.h"
+
+#include <algorithm>
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include <fmt/format.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
+
+#include "absl/synchronization/notification.h"
+#include "base/check.h"
+#include "base/strings.h"
+#include "client/dispatcher.h"
+#include "client/wire.h"
+#include "etcd/rpc.pb.h"
+
+namespace holdfast {
+namespace {
+
+using internal::CallAnswer;
+using internal::CallSpec;
+
+// A scan's first page; the next ones are sized by what a key of it took.
+constexpr int64_t kFirstPage = 100;
+constexpr int64_t kPageBytesAimed = 1 << 20;
+constexpr int64_t kPageMax = 10'000;
+
+template <class Message>
+grpc::ByteBuffer ToBytes(const Message& message) {
+  grpc::ByteBuffer bytes;
+  bool own = false;
+  CHECK(grpc::SerializationTraits<Message>::Serialize(message, &bytes, &own).ok());
+  return bytes;
+}
+
+Token TokenOf(const CallAnswer& answer) { return {answer.revision, answer.cluster_id}; }
+
+std::string What(std::string_view verb, std::string_view key) {
+  return fmt::format("{} \"{}\"", verb, base::Printable(key));
+}
+
+// Blocks the caller until `start`'s callback has run.
+template <class T, class StartFunction>
+absl::StatusOr<T> WaitFor(const internal::EventLoop& loop, StartFunction start) {
+  if (loop.OnLoopThread()) {
+    return absl::FailedPreconditionError(
+        "a synchronous holdfast::Client method was called on the client's own thread, from a "
+        "callback, and would wait for itself; use the form with a callback");
+  }
+  absl::Notification done;
+  absl::StatusOr<T> result = absl::UnknownError("never delivered");
+  start([&](absl::StatusOr<T> r) {
+    result = std::move(r);
+    done.Notify();
+  });
+  done.WaitForNotification();
+  return result;
+}
+
+}  // namespace
+
+class Client::Impl {
+ public:
+  explicit Impl(const ClientOptions& options) : dispatcher_(options) {}
+
+  const internal::EventLoop& loop() { return dispatcher_.loop(); }
+  void Close() { dispatcher_.Close(); }
+
+  void Range(std::string what, const RangeQuery& query, const ReadOptions& options,
+             Done<Read<RangeResult>> done) {
+    CallSpec spec;
+    spec.what = std::move(what);
+    spec.invalid = internal::Check(query, options);
+    spec.rungs = internal::RungsOf(options);
+    spec.deadline = options.deadline();
+    if (options.level() == ReadOptions::Level::kAtLeast) {
+      spec.cluster_id = options.token().cluster_id;
+    }
+    StartRange(std::move(spec), query, std::move(done));
+  }
+
+  // Of a scan, after the first: the revision pins the answer, so any member's is right.
+  void NextPage(std::string what, const RangeQuery& query, absl::Duration deadline,
+                Done<Read<RangeResult>> done) {
+    CallSpec spec;
+    spec.what = std::move(what);
+    spec.rungs = {{.linearizable = false}};
+    spec.deadline = deadline;
+    StartRange(std::move(spec), query, std::move(done));
+  }
+
+  void DeleteRange(std::string what, const RangeQuery& query, const WriteOptions& options,
+                   Done<WriteResult> done) {
+    CallSpec spec;
+    spec.what = std::move(what);
+    spec.write = true;
+    spec.invalid = internal::CheckKey(query.key);
+    etcdserverpb::DeleteRangeRequest request;
+    request.set_key(query.key);
+    request.set_range_end(query.range_end);
+    Write<etcdserverpb::DeleteRangeRequest, etcdserverpb::DeleteRangeResponse>(
+        std::move(spec), "/etcdserverpb.KV/DeleteRange", std::move(request), options,
+        [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
+                                 etcdserverpb::DeleteRangeResponse& response) mutable {
+          if (!answer.ok()) return std::move(done)(answer.status());
+          std::move(done)(WriteResult{TokenOf(*answer), response.deleted(), answer->attempts});
+        });
+  }
+
+  template <class Request, class Response>
+  void Write(CallSpec spec, const char* method, Request request, const WriteOptions& options,
+             absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
+    spec.method = method;
+    spec.deadline = options.deadline;
+    spec.rungs = {{}};
+    spec.encode = [bytes = ToBytes(request)](const internal::Rung&) { return bytes; };
+    Run<Response>(std::move(spec), std::move(then));
+  }
+
+ private:
+  void StartRange(CallSpec spec, const RangeQuery& query, Done<Read<RangeResult>> done) {
+    spec.method = "/etcdserverpb.KV/Range";
+    spec.past_revision = query.revision;
+    spec.encode = [request = internal::ToRequest(query)](const internal::Rung& rung) mutable {
+      request.set_serializable(!rung.linearizable);
+      return ToBytes(request);
+    };
+    Run<etcdserverpb::RangeResponse>(
+        std::move(spec), [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
+                                                  etcdserverpb::RangeResponse& response) mutable {
+          if (!answer.ok()) return std::move(done)(answer.status());
+          std::move(done)(Read<RangeResult>{internal::FromResponse(response), answer->fresh});
+        });
+  }
+
+  template <class Response>
+  void Run(CallSpec spec,
+           absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
+    const auto response = std::make_shared<Response>();
+    spec.decode = [response](grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
+      if (!grpc::SerializationTraits<Response>::Deserialize(&bytes, response.get()).ok()) {
+        return false;
+      }
+      *header = response->header();
+      return true;
+    };
+    dispatcher_.Start(std::move(spec), [response, then = std::move(then)](
+                                           absl::StatusOr<CallAnswer> answer) mutable {
+      std::move(then)(std::move(answer), *response);
+    });
+  }
+
+  internal::Dispatcher dispatcher_;
+};
+
+absl::StatusOr<std::unique_ptr<Client>> Client::Open(Options options) {
+  if (const absl::Status status = options.Validate(); !status.ok()) return status;
+  return std::unique_ptr<Client>(new Client(std::make_unique<Impl>(options)));
+}
+
+Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+// Before any member goes: the callbacks that run now may still call this client.
+Client::~Client() { impl_->Close(); }
+
+void Client::Get(std::string_view key, const ReadOptions& options,
+                 Done<Read<std::optional<Entry>>> done) {
+  impl_->Range(What("Get", key), RangeQuery::Key(key), options,
+               [done = std::move(done)](Result<RangeResult> read) mutable {
+                 if (!read.ok()) return std::move(done)(read.status());
+                 std::optional<Entry> entry;
+                 auto& entries = read->value.entries;
+                 if (!entries.empty()) entry = std::move(entries.front());
+                 std::move(done)(Read<std::optional<Entry>>{std::move(entry), read->fresh});
+               });
+}
+
+void Client::Range(const RangeQuery& query, const ReadOptions& options,
+                   Done<Read<RangeResult>> done) {
+  impl_->Range(What("Range", query.key), query, options, std::move(done));
+}
+
+namespace {
+
+// The pages of one scan, one after the other. Owned by the callback that is under way.
+template <class ImplType>
+class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
+ public:
+  ScanJob(ImplType* impl, std::string_view prefix, const ReadOptions& options,
+          Done<Read<std::vector<Entry>>> done)
+      : impl_(impl),
+        what_(What("Scan", prefix)),
+        options_(options),
+        done_(std::move(done)),
+        query_(RangeQuery::Prefix(prefix)) {}
+
+  void Start() {
+    query_.limit = kFirstPage;
+    impl_->Range(what_, query_, options_, [self = this->shared_from_this()](auto page) {
+      if (page.ok()) self->fresh_ = page->fresh;
+      self->OnPage(std::move(page));
+    });
+  }
+
+ private:
+  void OnPage(Result<RangeResult> page) {
+    if (!page.ok()) return std::move(done_)(page.status());
+    // The count of the first page is of the whole range; later pages count from their own start.
+    const int64_t all = static_cast<int64_t>(entries_.size()) + page->value.count;
+    if (all > options_.max_entries()) {
+      return std::move(done_)(absl::ResourceExhaustedError(base::ToAbsl(fmt::format(
+          "{}: the prefix has {} keys, more than MaxEntries({}); raise it, scan a longer prefix, or "
+          "read page by page with Range()",
+          what_, all, options_.max_entries()))));
+    }
+    for (Entry& entry : page->value.entries) {
+      bytes_ += static_cast<int64_t>(entry.key.size() + entry.value.size());
+      entries_.push_back(std::move(entry));
+    }
+    if (!page->value.more || page->value.entries.empty()) {
+      return std::move(done_)(Read<std::vector<Entry>>{std::move(entries_), fresh_});
+    }
+    Next();
+  }
+
+  void Next() {
+    query_.key = entries_.back().key + '\0';
+    query_.revision = fresh_.revision();
+    const int64_t entry_bytes = bytes_ / static_cast<int64_t>(entries_.size()) + 1;
+    query_.limit = std::clamp<int64_t>(kPageBytesAimed / entry_bytes, 1, kPageMax);
+    const absl::Duration left =
+        options_.deadline() - absl::FromChrono(std::chrono::steady_clock::now() - start_);
+    impl_->NextPage(what_, query_, left, [self = this->shared_from_this()](auto page) {
+      self->OnPage(std::move(page));
+    });
+  }
+
+  ImplType* const impl_;
+  const std::string what_;
+  const ReadOptions options_;
+  Done<Read<std::vector<Entry>>> done_;
+  const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  RangeQuery query_;
+  Freshness fresh_;
+  std::vector<Entry> entries_;
+  int64_t bytes_ = 0;
+};
+
+}  // namespace
+
+void Client::Scan(std::string_view prefix, const ReadOptions& options,
+                  Done<Read<std::vector<Entry>>> done) {
+  std::make_shared<ScanJob<Impl>>(impl_.get(), prefix, options, std::move(done))->Start();
+}
+
+void Client::Put(std::string_view key, std::string_view value, const WriteOptions& options,
+                 Done<WriteResult> done) {
+  CallSpec spec;
+  spec.what = What("Put", key);
+  spec.write = true;
+  spec.invalid = internal::CheckKey(key);
+  etcdserverpb::PutRequest request;
+  request.set_key(std::string(key));
+  request.set_value(std::string(value));
+  impl_->Write<etcdserverpb::PutRequest, etcdserverpb::PutResponse>(
+      std::move(spec), "/etcdserverpb.KV/Put", std::move(request), options,
+      [done = std::move(done)](absl::StatusOr<CallAnswer> answer, auto&) mutable {
+        if (!answer.ok()) return std::move(done)(answer.status());
+        std::move(done)(WriteResult{TokenOf(*answer), 0, answer->attempts});
+      });
+}
+
+void Client::Delete(std::string_view key, const WriteOptions& options, Done<WriteResult> done) {
+  impl_->DeleteRange(What("Delete", key), RangeQuery::Key(key), options, std::move(done));
+}
+
+void Client::DeletePrefix(std::string_view prefix, const WriteOptions& options,
+                          Done<WriteResult> done) {
+  impl_->DeleteRange(What("DeletePrefix", prefix), RangeQuery::Prefix(prefix), options,
+                     std::move(done));
+}
+
+void Client::Commit(const Txn& txn, const WriteOptions& options, Done<TxnResult> done) {
+  CallSpec spec;
+  spec.what = "Txn";
+  spec.write = txn.writes();
+  spec.invalid = internal::Check(txn);
+  impl_->Write<etcdserverpb::TxnRequest, etcdserverpb::TxnResponse>(
+      std::move(spec), "/etcdserverpb.KV/Txn", internal::ToRequest(txn), options,
+      [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
+                               etcdserverpb::TxnResponse& response) mutable {
+        if (!answer.ok()) return std::move(done)(answer.status());
+        std::move(done)(TxnResult{response.succeeded(), internal::FromResponse(response),
+                                  TokenOf(*answer), answer->fresh, answer->attempts});
+      });
+}
+
+Result<std::optional<Entry>> Client::Get(std::string_view key, const ReadOptions& options) {
+  return WaitFor<Read<std::optional<Entry>>>(
+      impl_->loop(), [&](auto done) { Get(key, options, std::move(done)); });
+}
+
+Result<std::vector<Entry>> Client::Scan(std::string_view prefix, const ReadOptions& options) {
+  return WaitFor<Read<std::vector<Entry>>>(
+      impl_->loop(), [&](auto done) { Scan(prefix, options, std::move(done)); });
+}
+
+Result<RangeResult> Client::Range(const RangeQuery& query, const ReadOptions& options) {
+  return WaitFor<Read<RangeResult>>(
+      impl_->loop(), [&](auto done) { Range(query, options, std::move(done)); });
+}
+
+absl::StatusOr<WriteResult> Client::Put(std::string_view key, std::string_view value,
+                                        const WriteOptions& options) {
+  return WaitFor<WriteResult>(impl_->loop(),
+                              [&](auto done) { Put(key, value, options, std::move(done)); });
+}
+
+absl::StatusOr<WriteResult> Client::Delete(std::string_view key, const WriteOptions& options) {
+  return WaitFor<WriteResult>(impl_->loop(),
+                              [&](auto done) { Delete(key, options, std::move(done)); });
+}
+
+absl::StatusOr<WriteResult> Client::DeletePrefix(std::string_view prefix,
+                                                 const WriteOptions& options) {
+  return WaitFor<WriteResult>(
+      impl_->loop(), [&](auto done) { DeletePrefix(prefix, options, std::move(done)); });
+}
+
+absl::StatusOr<TxnResult> Client::Commit(const Txn& txn, const WriteOptions& options) {
+  return WaitFor<TxnResult>(impl_->loop(),
+                            [&](auto done) { Commit(txn, options, std::move(done)); });
+}
+
+}  // namespace holdfast

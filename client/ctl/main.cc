@@ -1,0 +1,151 @@
+// holdfastctl: keys and members of a Holdfast (or etcd v3) store from the command line.
+#include <iostream>
+#include <optional>
+#include <string>
+
+#include <CLI/CLI.hpp>
+
+#include "base/strings.h"
+#include "client/ctl/commands.h"
+
+namespace holdfast::ctl {
+namespace {
+
+constexpr char kFooter[] =
+    "Exit codes:\n"
+    "  0  done\n"
+    "  1  get: no such key; txn: the compares did not hold\n"
+    "  2  wrong usage, nothing was sent\n"
+    "  3  unavailable: no quorum, no endpoint reachable, or too old for the bound; a write had no "
+    "effect\n"
+    "  4  outcome unknown: the write was sent and may have taken effect\n"
+    "  5  refused by the server, or another error";
+
+// What the command line gave; the subcommands' callbacks read it.
+struct CommandLine {
+  Common common;
+  std::string output = "simple";
+  std::string timeout = "5s";
+  std::string consistency = "linearizable";
+  GetArgs get;
+  std::string key;
+  std::optional<std::string> value;
+  bool prefix = false;
+};
+
+Io Console() { return {std::cin, std::cout, std::cerr}; }
+
+// A bad value of an option is reported like a bad option.
+void FinishCommon(CommandLine& line) {
+  line.common.json = line.output == "json";
+  if (!absl::ParseDuration(line.timeout, &line.common.timeout) ||
+      line.common.timeout <= absl::ZeroDuration()) {
+    throw CLI::ValidationError("--timeout", "'" + line.timeout +
+                                                "' is not a duration above zero, such as 500ms or 5s");
+  }
+  const auto consistency = ParseConsistency(line.consistency);
+  if (!consistency.ok()) {
+    throw CLI::ValidationError(std::string(base::Message(consistency.status())));
+  }
+  line.get.consistency = *consistency;
+}
+
+void AddCommonOptions(CLI::App& app, CommandLine& line) {
+  line.common.endpoints = {"127.0.0.1:2379"};
+  app.add_option("--endpoints", line.common.endpoints,
+                 "The servers: host:port[,host:port...], or the environment's HOLDFAST_ENDPOINTS")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->envname("HOLDFAST_ENDPOINTS")
+      ->capture_default_str();
+  app.add_option("-w,--write-out", line.output, "Output: simple or json")
+      ->check(CLI::IsMember({"simple", "json"}))
+      ->capture_default_str();
+  app.add_option("--timeout", line.timeout, "For the whole command, such as 500ms or 5s")
+      ->capture_default_str();
+}
+
+void AddGet(CLI::App& app, CommandLine& line) {
+  CLI::App* get = app.add_subcommand("get", "Print a key, or a range of keys");
+  get->add_option("KEY", line.get.key, "The key, or the first key of the range")->required();
+  CLI::Option* prefix = get->add_flag("--prefix", line.get.prefix, "All keys that begin with KEY");
+  get->add_option("--range-end", line.get.range_end, "All keys from KEY to before this one")
+      ->excludes(prefix);
+  get->add_option("--consistency", line.consistency,
+                  "linearizable; bounded=5s: any member's answer proven to be at most so old; "
+                  "stale: any answer; stale-if-down: linearizable, else stale")
+      ->capture_default_str();
+  get->add_option("--rev", line.get.revision, "As of this revision of the store");
+  get->add_option("--limit", line.get.limit, "At most so many keys; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  CLI::Option* keys = get->add_flag("--keys-only", line.get.keys_only, "Print no values");
+  get->add_flag("--count-only", line.get.count_only, "Print the number of keys only");
+  get->add_flag("--print-value-only", line.get.print_value_only, "Print no keys")->excludes(keys);
+  get->add_flag("--freshness", line.get.freshness,
+                "Also print revision, age, proof and source, to standard error");
+  get->footer(kFooter);
+}
+
+void AddWrites(CLI::App& app, CommandLine& line) {
+  CLI::App* put = app.add_subcommand("put", "Write a key");
+  put->add_option("KEY", line.key, "The key")->required();
+  put->add_option("VALUE", line.value,
+                  "The value; '-' or nothing: read from standard input, byte for byte");
+  put->footer(kFooter);
+  CLI::App* del = app.add_subcommand("del", "Delete keys; prints how many there were");
+  del->add_option("KEY", line.key, "The key")->required();
+  del->add_flag("--prefix", line.prefix, "All keys that begin with KEY");
+  del->footer(kFooter);
+  CLI::App* txn = app.add_subcommand(
+      "txn", "Run a transaction from standard input: compares, a blank line, what to do if all "
+             "hold, a blank line, what to do otherwise");
+  txn->footer(std::string("Example:\n"
+                          "  mod(\"/config/a\") = \"7\"\n\n"
+                          "  put /config/a \"new value\"\n\n"
+                          "  get /config/a\n\n"
+                          "Compares: version, create, mod, value, lease of (\"KEY\") with = != > <.\n"
+                          "Operations: put KEY VALUE, get KEY [--prefix], del KEY [--prefix].\n\n") +
+              kFooter);
+}
+
+ExitCode RunChosen(const CLI::App& app, CommandLine& line) {
+  if (app.got_subcommand("get")) return Get(line.common, line.get, Console());
+  if (app.got_subcommand("put")) {
+    if (line.value == "-") line.value.reset();
+    return Put(line.common, line.key, line.value, Console());
+  }
+  if (app.got_subcommand("del")) return Delete(line.common, line.key, line.prefix, Console());
+  if (app.got_subcommand("txn")) return RunTxn(line.common, Console());
+  if (app.got_subcommand("status")) return Status(line.common, Console());
+  return ListMembers(line.common, Console());
+}
+
+int Main(int argc, char** argv) {
+  CLI::App app("Keys and members of a Holdfast (or etcd v3) store.", "holdfastctl");
+  CommandLine line;
+  app.set_version_flag("--version", "holdfastctl " HOLDFAST_VERSION);
+  app.require_subcommand(1);
+  app.fallthrough();  // the common options may stand behind the command too
+  app.footer(kFooter);
+  AddCommonOptions(app, line);
+  AddGet(app, line);
+  AddWrites(app, line);
+  app.add_subcommand("status", "Show what each endpoint says about itself, and the age of its data")
+      ->footer(kFooter);
+  CLI::App* member = app.add_subcommand("member", "Show the members of the cluster");
+  member->require_subcommand(1);
+  member->add_subcommand("list", "Print id, state, name, peer and client addresses, learner");
+  member->footer(kFooter);
+  try {
+    app.parse(argc, argv);
+    FinishCommon(line);
+  } catch (const CLI::ParseError& error) {
+    return app.exit(error, std::cout, std::cerr) == 0 ? kOk : kUsage;
+  }
+  return RunChosen(app, line);
+}
+
+}  // namespace
+}  // namespace holdfast::ctl
+
+int main(int argc, char** argv) { return holdfast::ctl::Main(argc, argv); }

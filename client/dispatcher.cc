@@ -1,0 +1,80 @@
+#include "client/dispatcher.h"
+
+#include <utility>
+
+#include "base/check.h"
+#include "base/rng.h"
+
+namespace holdfast::internal {
+namespace {
+
+std::shared_ptr<const base::Clock> ClockOf(const ClientOptions& options) {
+  if (options.clock != nullptr) return options.clock;
+  // RealClock lives for ever, so the pointer owns nothing. One for all clients: error payloads
+  // name clocks by this pointer.
+  static const auto* real =
+      new std::shared_ptr<const base::Clock>(base::RealClock::Get(), [](const base::Clock*) {});
+  return *real;
+}
+
+uint64_t SeedOf(const ClientOptions& options) {
+  return options.seed.has_value() ? *options.seed : base::RandomSeed();
+}
+
+// Every client starts at another endpoint, or a restart of a fleet would meet on the first.
+std::vector<Endpoint> Shuffled(const std::vector<std::string>& texts, uint64_t seed) {
+  base::Rng rng(seed);
+  std::vector<Endpoint> endpoints;
+  for (const std::string& text : texts) endpoints.push_back(*ParseEndpoint(text));
+  for (size_t i = endpoints.size(); i > 1; --i) {
+    std::swap(endpoints[i - 1], endpoints[rng.Below(i)]);
+  }
+  return endpoints;
+}
+
+}  // namespace
+
+Dispatcher::Dispatcher(const ClientOptions& options)
+    : policy_(options.retry),
+      max_clock_slow_(options.max_clock_slow),
+      clock_(ClockOf(options)),
+      endpoints_(Shuffled(options.endpoints, SeedOf(options))),
+      router_(endpoints_.size(), policy_, clock_, SeedOf(options)) {
+  for (const Endpoint& endpoint : endpoints_) channels_.push_back(MakeChannel(endpoint));
+}
+
+void Dispatcher::Close() {
+  CHECK_MSG(!loop_.OnLoopThread(), "a holdfast::Client was destroyed from one of its own callbacks");
+  std::vector<std::shared_ptr<Call>> calls;
+  {
+    absl::MutexLock lock(&mutex_);
+    closing_ = true;
+    for (const auto& [_, call] : calls_) calls.push_back(call);
+  }
+  for (const auto& call : calls) call->Cancel();
+  {
+    absl::MutexLock lock(&mutex_);
+    while (!calls_.empty()) empty_.Wait(&mutex_);
+  }
+  loop_.Stop();
+}
+
+void Dispatcher::Start(CallSpec spec, Call::Done done) {
+  const auto call = std::make_shared<Call>(this, std::move(spec), std::move(done));
+  bool closing;
+  {
+    absl::MutexLock lock(&mutex_);
+    closing = closing_;
+    if (!closing) calls_.emplace(call.get(), call);
+  }
+  if (closing) call->Cancel();
+  call->Start();
+}
+
+void Dispatcher::Forget(const Call* call) {
+  absl::MutexLock lock(&mutex_);
+  calls_.erase(call);
+  if (calls_.empty()) empty_.SignalAll();
+}
+
+}  // namespace holdfast::internal

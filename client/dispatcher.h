@@ -1,0 +1,62 @@
+// What the calls of one client share, and their register: none is forgotten when the client goes.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include <grpcpp/channel.h>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/container/flat_hash_map.h"
+#include "absl/synchronization/mutex.h"
+#include "base/clock.h"
+#include "client/call.h"
+#include "client/endpoint.h"
+#include "client/event_loop.h"
+#include "client/router.h"
+#include "holdfast/options.h"
+
+namespace holdfast::internal {
+
+// Threads: all methods from any thread.
+class Dispatcher {
+ public:
+  // REQUIRES: options.Validate() is OK.
+  explicit Dispatcher(const ClientOptions& options);
+  // REQUIRES: Close() was called.
+  ~Dispatcher() = default;
+
+  // Cancels every call, waits until every `done` has run, stops the thread. Once; REQUIRES: not on
+  // the loop's thread.
+  void Close();
+
+  // `done` runs exactly once, on the loop's thread and never inside Start. The one exception: a
+  // call started from a callback while the client goes away is answered CANCELLED at once.
+  void Start(CallSpec spec, Call::Done done);
+
+  // For Call only.
+  void Forget(const Call* call);
+  EventLoop& loop() { return loop_; }
+  Router& router() { return router_; }
+  const std::vector<Endpoint>& endpoints() const { return endpoints_; }
+  const std::shared_ptr<grpc::Channel>& channel(size_t i) const { return channels_[i]; }
+  const std::shared_ptr<const base::Clock>& clock() const { return clock_; }
+  const RetryPolicy& policy() const { return policy_; }
+  double max_clock_slow() const { return max_clock_slow_; }
+
+ private:
+  const RetryPolicy policy_;
+  const double max_clock_slow_;
+  const std::shared_ptr<const base::Clock> clock_;
+  std::vector<Endpoint> endpoints_;                       // shuffled
+  std::vector<std::shared_ptr<grpc::Channel>> channels_;  // of the same order
+  Router router_;
+  EventLoop loop_;
+
+  absl::Mutex mutex_;
+  absl::CondVar empty_;
+  bool closing_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::flat_hash_map<const Call*, std::shared_ptr<Call>> calls_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace holdfast::internal

@@ -1,0 +1,20 @@
+// One address of the store.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "absl/status/statusor.h"
+
+namespace holdfast::internal {
+
+struct Endpoint {
+  std::string name;    // "host:port", as error texts show it
+  std::string target;  // for gRPC
+};
+
+// Accepts "host:port", "1.2.3.4:port", "[v6]:port", each with or without "http://" and a trailing
+// "/". InvalidArgument with what is wrong and what to write instead.
+absl::StatusOr<Endpoint> ParseEndpoint(std::string_view text);
+
+}  // namespace holdfast::internal

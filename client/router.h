@@ -1,0 +1,65 @@
+// Everything that the calls of one client share when they decide what to send where: the endpoints'
+// health, the retry budget, the gate of the ladders.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "base/clock.h"
+#include "base/rng.h"
+#include "client/endpoint_set.h"
+#include "client/fresh_gate.h"
+#include "client/outcome.h"
+#include "client/retry_budget.h"
+#include "holdfast/options.h"
+
+namespace holdfast::internal {
+
+// Threads: all methods from any thread; one lock, held for arithmetic only.
+class Router {
+ public:
+  Router(size_t endpoint_count, const RetryPolicy& policy,
+         std::shared_ptr<const base::Clock> clock, uint64_t seed);
+
+  // Every call, once, before its first attempt.
+  void OnCall();
+
+  enum class Pay {
+    kFree,   // the call's first attempt that leaves this process
+    kToken,  // a retry
+    kDebt,   // a retry that must not be refused
+  };
+  struct Choice {
+    enum class Kind { kTry, kAllTried, kNoBudget } kind = Kind::kAllTried;
+    size_t endpoint = 0;           // of kTry
+    bool healthy_left = false;     // of kNoBudget: a healthy endpoint was left untried
+    absl::Duration retry_after;    // of kNoBudget
+  };
+  Choice Choose(bool needs_quorum, const std::vector<bool>& tried, Pay pay);
+  void Refund();
+  void Report(size_t endpoint, Outcome outcome, bool needs_quorum);
+  absl::Duration Jitter(int n);
+
+  FreshGate::Pass EnterFreshGate();
+  void OnFresh();
+  void OnNotFresh();
+  void OnProbeOver();
+
+ private:
+  absl::Duration Now() const { return absl::Nanoseconds(clock_->Sample().boot_ns); }
+
+  const RetryPolicy policy_;
+  const std::shared_ptr<const base::Clock> clock_;
+  absl::Mutex mutex_;
+  base::Rng rng_ ABSL_GUARDED_BY(mutex_);
+  EndpointSet endpoints_ ABSL_GUARDED_BY(mutex_);
+  RetryBudget budget_ ABSL_GUARDED_BY(mutex_);
+  FreshGate gate_ ABSL_GUARDED_BY(mutex_);
+};
+
+}  // namespace holdfast::internal
