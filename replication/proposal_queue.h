@@ -25,6 +25,9 @@ struct Proposal {
 
 class ProposalQueue {
  public:
+  // `boot`: random per process start; ids begin there, so that none is that of a former life.
+  explicit ProposalQueue(uint64_t boot) : next_id_((boot >> 1) + 1) {}
+
   void Add(Proposal proposal);
   // Proposes everything that waits, in batches. REQUIRES: the core knows a leader.
   void OfferTo(RaftCore& core, int64_t now_ns);
@@ -48,7 +51,7 @@ class ProposalQueue {
   size_t waiting_bytes_ = 0;
   std::map<uint64_t, Forwarded> forwarded_;
   size_t forwarded_bytes_ = 0;
-  uint64_t next_id_ = 1;
+  uint64_t next_id_;
 };
 
 }  // namespace holdfast::raft

@@ -27,8 +27,10 @@ absl::Status CoreOptions::Validate() const {
   if (election_ticks < 3 * heartbeat_ticks) {
     return absl::InvalidArgumentError("election_ticks must be at least 3 heartbeats");
   }
-  if (max_append_bytes == 0 || max_inflight_messages == 0 || max_inflight_bytes == 0) {
-    return absl::InvalidArgumentError("append and inflight limits must be positive");
+  if (max_append_bytes == 0 || max_inflight_messages == 0 || max_inflight_bytes == 0 ||
+      max_uncommitted_bytes == 0 || max_apply_bytes == 0 || max_pending_reads == 0 ||
+      max_pending_probes == 0) {
+    return absl::InvalidArgumentError("the core's limits must be positive");
   }
   return absl::OkStatus();
 }
@@ -398,12 +400,15 @@ void RaftCore::StepSnapshot(const Message& m) {
 }
 
 void RaftCore::StepReadIndexReply(const Message& m) {
-  // Ids rise and the leader's index does not fall: an answer confirms every older question too.
-  auto it = forwarded_reads_.begin();
-  for (; it != forwarded_reads_.end() && *it <= m.read_id; ++it) {
+  // Only an answer to a question of this life counts: a restarted member must not take one that
+  // was meant for its former self.
+  const auto asked = std::find(forwarded_reads_.begin(), forwarded_reads_.end(), m.read_id);
+  if (asked == forwarded_reads_.end()) return;
+  // Ids rise and the leader's index does not fall: the answer confirms every older question too.
+  for (auto it = forwarded_reads_.begin(); it != asked + 1; ++it) {
     ready_.reads.push_back({*it, m.read_index});
   }
-  forwarded_reads_.erase(forwarded_reads_.begin(), it);
+  forwarded_reads_.erase(forwarded_reads_.begin(), asked + 1);
 }
 
 ProposeOutcome RaftCore::Propose(uint64_t propose_id, std::vector<std::string> payloads) {
@@ -416,6 +421,7 @@ ProposeOutcome RaftCore::Propose(uint64_t propose_id, std::vector<std::string> p
     return ProposeOutcome::kForwarded;
   }
   if (uncommitted_bytes_ >= options_.max_uncommitted_bytes) return ProposeOutcome::kFull;
+  if (payloads.empty()) return ProposeOutcome::kAppended;
   std::vector<EntryRef> entries;
   entries.reserve(payloads.size());
   Index next = log_.last() + 1;

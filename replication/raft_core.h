@@ -54,7 +54,7 @@ struct CoreOptions {
   size_t max_uncommitted_bytes = size_t{64} << 20;  // beyond it Propose answers kFull
   size_t max_apply_bytes = size_t{8} << 20;         // handed out and not yet OnApplied
   size_t cached_entry_bytes = size_t{64} << 20;     // applied entries kept for slow peers
-  size_t max_pending_reads = 65536;                 // beyond it the oldest remote ones are dropped
+  size_t max_pending_reads = 65536;                 // beyond it followers' questions are dropped
   size_t max_pending_probes = 1024;
   absl::Status Validate() const;
 };
@@ -133,7 +133,8 @@ class RaftCore {
   void Tick();
   void Step(Message message);
   ProposeOutcome Propose(uint64_t propose_id, std::vector<std::string> payloads);
-  // The answer is a ReadGrant or reads_dropped under the same id. Ids must rise.
+  // The answer is a ReadGrant or reads_dropped under the same id. Ids must rise, and must not be
+  // those of a former life of this member: start them at random.
   void StartRead(uint64_t read_id);
   // Unimplemented until the membership issue; the seam is here.
   absl::Status ProposeMembers(const Membership& next);

@@ -217,7 +217,7 @@ void RaftCore::SpreadCommit() {
 // ---------------------------------------------------------------- rounds: reads and freshness
 
 void RaftCore::StepReadIndex(const Message& m) {
-  // A follower's question that is dropped is asked again; the newest are the ones still waited for.
+  // A question that is dropped is asked again by the follower's driver.
   if (pending_reads_.size() >= options_.max_pending_reads) return;
   pending_reads_.push_back({m.from, m.read_id});
 }

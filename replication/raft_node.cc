@@ -72,6 +72,10 @@ absl::StatusOr<RaftCore::Recovered> Recover(const Membership& bootstrap, storage
         r.mark.index.value, r.last.value, r.applied.value));
   }
   if (fix.reset) {
+    if (r.mark.term > r.hard_state.term) {
+      // The batch with the mark's term is what the crash took. A term without a vote is safe.
+      r.hard_state = {r.mark.term, NodeId(0), r.mark.index};
+    }
     fix.hard_state = r.hard_state;
     const absl::Status written = log->Append({fix});
     if (!written.ok()) return written;
@@ -190,7 +194,8 @@ RaftNodeImpl::RaftNodeImpl(NodeOptions options, const RaftCore::Recovered& recov
                                      static_cast<double>(tick_ns_ * options_.core.election_ticks))),
       core_(options_.core, recovered, options_.seed),
       tracker_(options_.boot, options_.seed ^ options_.boot),
-      reads_(absl::ToInt64Nanoseconds(options_.ask_again)),
+      proposals_(options_.boot),
+      reads_(absl::ToInt64Nanoseconds(options_.ask_again), options_.boot),
       now_(options_.clock->Sample()),
       next_tick_ns_(now_.boot_ns + tick_ns_),
       leaderless_since_ns_(now_.boot_ns),
@@ -506,12 +511,15 @@ void RaftNodeImpl::Fetch(const FetchRequest& request) {
 
 void RaftNodeImpl::SendSnapshotTo(NodeId peer) {
   snapshots_out_[peer] = core_.applied();
-  const bool queued = maintenance_.Run([this, peer] {
+  // The term that asks: a snapshot sent under a later one would speak for another leader.
+  const bool queued = maintenance_.Run([this, peer, term = core_.term()] {
     auto taken = machine_->TakeCheckpoint();
-    Post([this, peer, taken = std::move(taken)]() mutable {
-      if (!taken.ok()) {
-        LOG_WARN("cannot make a snapshot for member {:x}: {}", peer.value,
-                 taken.status().ToString());
+    Post([this, peer, term, taken = std::move(taken)]() mutable {
+      const bool still_leading = core_.role() == Role::kLeader && core_.term() == term;
+      if (!taken.ok() || !still_leading) {
+        if (taken.ok()) std::filesystem::remove_all(taken->dir);
+        LOG_WARN("no snapshot for member {:x}: {}", peer.value,
+                 taken.ok() ? "leadership was lost" : taken.status().ToString());
         snapshots_out_.erase(peer);
         core_.OnSnapshotSent(peer, Index(0), false);
         return;
@@ -519,7 +527,7 @@ void RaftNodeImpl::SendSnapshotTo(NodeId peer) {
       LOG_INFO("sending member {:x} a snapshot at index {}", peer.value, taken->index.value);
       Transport::SnapshotToSend snapshot;
       snapshot.to = peer;
-      snapshot.term = core_.term();
+      snapshot.term = term;
       snapshot.mark = {taken->index, taken->term, core_.MembershipAt(taken->index).Encode()};
       snapshot.dir = taken->dir;
       transport_->SendSnapshot(std::move(snapshot), [this, peer, ckpt = *taken](absl::Status sent) {

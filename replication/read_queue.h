@@ -22,7 +22,9 @@ struct ReadWaiter {
 
 class ReadQueue {
  public:
-  explicit ReadQueue(int64_t ask_again_ns) : ask_again_ns_(ask_again_ns) {}
+  // `boot`: random per process start; ids begin there, so that none is that of a former life.
+  ReadQueue(int64_t ask_again_ns, uint64_t boot)
+      : ask_again_ns_(ask_again_ns), next_id_((boot >> 1) + 1) {}
 
   void Add(ReadWaiter waiter) { waiting_.push_back(std::move(waiter)); }
   uint64_t NextId() { return next_id_++; }
@@ -46,7 +48,7 @@ class ReadQueue {
   static void ExpireIn(std::vector<ReadWaiter>& waiters, int64_t now_ns);
 
   const int64_t ask_again_ns_;
-  uint64_t next_id_ = 1;
+  uint64_t next_id_;
   int64_t next_expiry_ns_ = 0;
   std::vector<ReadWaiter> waiting_;
   std::map<uint64_t, Asked> asked_;

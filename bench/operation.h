@@ -1,0 +1,53 @@
+// What the clients ask for: operations, their source, and the outcome of one.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "bench/keys.h"
+
+namespace holdfast::bench {
+
+enum class OpKind : uint8_t { kPut, kGet, kLoad };
+inline constexpr int kOpKinds = 3;
+const char* OpKindName(OpKind kind);
+
+struct Operation {
+  OpKind kind = OpKind::kPut;
+  uint64_t first_key = 0;
+  uint64_t keys = 1;  // more than one only for kLoad: a Txn of that many puts
+  uint64_t salt = 0;  // chooses the bytes of the value, so that a put changes something
+};
+
+// Threads: one at a time.
+class OperationSource {
+ public:
+  virtual ~OperationSource() = default;
+  virtual Operation Next() = 0;
+};
+
+struct MixOptions {
+  KeyOrder order = KeyOrder::kRandom;
+  uint64_t key_space = 1;
+  double read_ratio = 0;  // 0: puts alone, 1: gets alone
+  uint64_t seed = 1;
+};
+// The stream of worker `worker` of `workers`; another one for each worker, the same for one seed.
+std::unique_ptr<OperationSource> NewMixSource(const MixOptions& options, uint64_t worker,
+                                              uint64_t workers);
+
+// The batches `worker`, `worker + workers`... of the keys [0, keys), `batch_keys` keys each.
+// REQUIRES: Next() is called no more often than this worker has batches of LoadBatches().
+std::unique_ptr<OperationSource> NewLoadSource(uint64_t keys, uint64_t batch_keys, uint64_t worker,
+                                               uint64_t workers);
+uint64_t LoadBatches(uint64_t keys, uint64_t batch_keys);
+
+struct Outcome {
+  int code = 0;         // a gRPC status code, 0 = OK
+  std::string message;  // of an error
+  bool found = true;    // false: a get of a key that does not exist
+  uint64_t bytes = 0;   // key and value bytes carried, both directions
+};
+
+}  // namespace holdfast::bench

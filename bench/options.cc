@@ -1,0 +1,330 @@
+#include "bench/options.h"
+
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <map>
+#include <sstream>
+
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "base/rng.h"
+#include "base/strings.h"
+#include "bench/endpoint.h"
+#include "bench/local_cluster.h"
+
+namespace holdfast::bench {
+namespace {
+
+constexpr int kUsageError = 2;
+constexpr uint64_t kDefaultKeySpace = 100'000;
+constexpr uint64_t kDefaultCompareKeys = 10'000;
+constexpr uint64_t kSeedSpace = 1'000'000'000;  // short enough to be typed again
+
+const char* const kAbout =
+    "Measures throughput and latency of a Holdfast or etcd cluster over the etcd v3 gRPC API.\n"
+    "\n"
+    "  holdfast-bench put   --endpoints 127.0.0.1:2379 --clients 100 --duration 10s\n"
+    "  holdfast-bench get   --endpoints a:2379,b:2379,c:2379 --load 100000 --keys zipf\n"
+    "  holdfast-bench mixed --endpoints a:2379 --read-ratio 0.95 --rate 5000 --poisson\n"
+    "  holdfast-bench put   --local 3\n"
+    "  holdfast-bench compare --load-keys 1000000 --runs 3\n"
+    "\n"
+    "A run without --rate is a closed loop: every client sends its next request when the one\n"
+    "before has been answered. With --rate it is an open loop, and latency counts from the moment\n"
+    "at which a request SHOULD have been sent, so that a server that stalls cannot hide it.";
+
+const std::map<std::string, Workload>& KnownWorkloads() {
+  static const auto& known = *new std::map<std::string, Workload>{
+      {"put", {.name = "put", .read_ratio = 0, .serializable = false}},
+      {"get", {.name = "get", .read_ratio = 1, .serializable = false}},
+      {"get-serializable", {.name = "get-serializable", .read_ratio = 1, .serializable = true}},
+      {"mixed", {.name = "mixed", .read_ratio = 0.9, .serializable = false}}};
+  return known;
+}
+
+void AddDuration(CLI::App* app, const std::string& name, absl::Duration* out,
+                 const std::string& help) {
+  app->add_option_function<std::string>(
+         name,
+         [name, out](const std::string& text) {
+           if (!absl::ParseDuration(text, out) || *out < absl::ZeroDuration()) {
+             throw CLI::ValidationError(name, "'" + text + "' is no duration such as 10s or 1m30s");
+           }
+           if (*out == absl::ZeroDuration() && name != "--warmup") {
+             throw CLI::ValidationError(name, "must be longer than 0s");
+           }
+         },
+         help)
+      ->type_name("DURATION");
+}
+
+template <class T>
+void AddChoice(CLI::App* app, const std::string& name, T* out,
+               const std::map<std::string, T>& choices, const std::string& help) {
+  std::vector<std::string> names;
+  for (const auto& [text, value] : choices) names.push_back(text);
+  const std::string list = absl::StrJoin(names, "|");
+  app->add_option_function<std::string>(
+         name,
+         [name, out, choices, list](const std::string& text) {
+           const auto it = choices.find(text);
+           if (it == choices.end()) {
+             throw CLI::ValidationError(name, "'" + text + "' is none of " + list);
+           }
+           *out = it->second;
+         },
+         help)
+      ->type_name(list);
+}
+
+// A list whose parts are checked one by one.
+void AddPids(CLI::App* app, std::vector<pid_t>* pids) {
+  app->add_option("--pids", *pids,
+                  "server processes p1,p2,...: tell the memory and CPU that each used")
+      ->delimiter(',')
+      ->type_name("PID,...");
+}
+
+void AddWorkloads(CLI::App* app, std::vector<Workload>* out) {
+  app->add_option_function<std::string>(
+         "--workloads",
+         [out](const std::string& list) {
+           out->clear();
+           for (absl::string_view part : absl::StrSplit(list, ',')) {
+             const auto it = KnownWorkloads().find(std::string(part));
+             if (it == KnownWorkloads().end()) {
+               throw CLI::ValidationError(
+                   "--workloads",
+                   "'" + std::string(part) + "' is none of put, get, get-serializable, mixed");
+             }
+             out->push_back(it->second);
+           }
+         },
+         "what to measure (default put,get); also get-serializable, mixed")
+      ->type_name("LIST");
+}
+
+void AddLoadFlags(CLI::App* app, Options& o) {
+  app->add_option("--connections", o.connections,
+                  "TCP connections, spread over the endpoints (default: one for each)");
+  app->add_option("--clients", o.clients, "requests in flight at most")->capture_default_str();
+  app->add_option("--threads", o.threads, "threads that carry all clients")->capture_default_str();
+  app->add_option("--total", o.total, "measured requests of a run, instead of --duration");
+  AddDuration(app, "--duration", &o.duration, "measured time of a run (default 10s)");
+  AddDuration(app, "--warmup", &o.warmup, "load before that, which is not measured (default 1s)");
+  AddDuration(app, "--timeout", &o.timeout, "of one request (default 10s)");
+  app->add_option("--rate", o.rate, "open loop: arrivals a second, whatever the servers do");
+  app->add_flag("--poisson", o.poisson, "open loop: random gaps instead of even ones");
+  app->add_option("--runs", o.runs, "repeat; prints the median and the spread")
+      ->capture_default_str();
+  app->add_option("--seed", o.seed, "of keys, values and gaps (default: drawn and printed)");
+  AddChoice<bool>(app, "--targets", &o.leader_only, {{"all", false}, {"leader", true}},
+                  "talk to all endpoints or to the leader alone (default all)");
+  AddChoice<bool>(app, "-w,--write-out", &o.json, {{"text", false}, {"json", true}},
+                  "form of the report (default text)");
+}
+
+void AddDataFlags(CLI::App* app, Options& o) {
+  app->add_option("--key-size", o.key_size, "bytes")->capture_default_str();
+  app->add_option("--value-size", o.value_size, "bytes, random ones")->capture_default_str();
+  app->add_option("--key-prefix", o.key_prefix, "first bytes of every key")->capture_default_str();
+  AddChoice<KeyOrder>(app, "--keys", &o.order,
+                      {{"sequential", KeyOrder::kSequential},
+                       {"random", KeyOrder::kRandom},
+                       {"zipf", KeyOrder::kZipf}},
+                      "which key is next (default random)");
+  app->add_option("--txn-ops", o.txn_ops, "puts in one transaction while loading")
+      ->capture_default_str();
+}
+
+void AddClusterFlags(CLI::App* app, Options& o) {
+  app->add_option("--holdfastd", o.holdfastd,
+                  "server binary of --local (default: beside holdfast-bench)");
+  app->add_option("--etcd", o.etcd, "server binary of --local-etcd")->capture_default_str();
+  app->add_option("--holdfastd-arg", o.holdfastd_args, "one more argument for every holdfastd")
+      ->type_size(1)
+      ->allow_extra_args(false);
+  app->add_option("--etcd-arg", o.etcd_args, "one more argument for every etcd")
+      ->type_size(1)
+      ->allow_extra_args(false);
+  app->add_option("--data-dir-root", o.data_dir_root,
+                  "where started servers keep their data: chooses the disk (default: $TMPDIR)");
+}
+
+void AddConsistency(CLI::App* app, Options& o) {
+  AddChoice<bool>(app, "--consistency", &o.serializable,
+                  {{"linearizable", false}, {"serializable", true}},
+                  "of gets (default linearizable)");
+}
+
+CLI::App* AddRunCommand(CLI::App& app, Options& o, const std::string& name,
+                        const std::string& about) {
+  CLI::App* command = app.add_subcommand(name, about);
+  command->add_option("--endpoints", o.endpoints, "servers, host:port,...");
+  command->add_option("--local", o.local, "start so many holdfastd on this machine instead");
+  command->add_option("--local-etcd", o.local_etcd, "start so many etcd on this machine instead");
+  AddLoadFlags(command, o);
+  AddDataFlags(command, o);
+  command->add_option("--key-space", o.key_space,
+                      "number of different keys (default: --load, or 100000)");
+  command->add_option("--load", o.load, "first write so many keys, then measure");
+  AddPids(command, &o.pids);
+  AddClusterFlags(command, o);
+  return command;
+}
+
+void FillDefaults(Options& o) {
+  if (o.seed == 0) o.seed = 1 + base::RandomSeed() % kSeedSpace;
+  if (o.total == 0 && o.duration == absl::ZeroDuration()) o.duration = absl::Seconds(10);
+  if (o.command == Command::kPut) o.read_ratio = 0;
+  if (o.command == Command::kGet) o.read_ratio = 1;
+  if (o.command == Command::kCompare) {
+    if (o.local == 0) o.local = 3;
+    if (o.local_etcd == 0) o.local_etcd = 3;
+    if (o.load == 0) o.load = kDefaultCompareKeys;
+    if (o.workloads.empty()) {
+      o.workloads = {KnownWorkloads().at("put"), KnownWorkloads().at("get")};
+    }
+  }
+  if (o.key_space == 0) o.key_space = o.load > 0 ? o.load : kDefaultKeySpace;
+  if (o.holdfastd.empty()) o.holdfastd = BinaryBesideOwn("holdfastd");
+}
+
+absl::Status OutOfRange(std::string_view flag, std::string_view range) {
+  return absl::InvalidArgumentError(fmt::format("{} must be {}", flag, range));
+}
+
+absl::Status ValidateTargets(const Options& o) {
+  const int given = (o.endpoints.empty() ? 0 : 1) + (o.local != 0) + (o.local_etcd != 0);
+  if (o.command != Command::kCompare && given != 1) {
+    return absl::InvalidArgumentError(
+        "exactly one of --endpoints, --local and --local-etcd is needed");
+  }
+  for (const auto& [flag, members] :
+       {std::pair{"--local", o.local}, std::pair{"--local-etcd", o.local_etcd}}) {
+    if (members < 0 || members > kMaxLocalMembers) {
+      return OutOfRange(flag, fmt::format("1 to {}", kMaxLocalMembers));
+    }
+  }
+  if (!o.pids.empty() && o.endpoints.empty()) {
+    return absl::InvalidArgumentError(
+        "--pids goes with --endpoints; of started servers they are "
+        "known");
+  }
+  if (o.endpoints.empty()) return absl::OkStatus();
+  return ParseEndpoints(o.endpoints).status();
+}
+
+absl::Status ValidateLoad(const Options& o) {
+  if (o.connections > kMaxConnections) {
+    return OutOfRange("--connections", fmt::format("at most {}", kMaxConnections));
+  }
+  if (o.clients < 1 || o.clients > kMaxClients) {
+    return OutOfRange("--clients", fmt::format("1 to {}", kMaxClients));
+  }
+  if (o.threads < 1 || o.threads > kMaxThreads) {
+    return OutOfRange("--threads", fmt::format("1 to {}", kMaxThreads));
+  }
+  if (o.total > 0 && o.duration != absl::ZeroDuration()) {
+    return absl::InvalidArgumentError("--total and --duration exclude each other");
+  }
+  if (!(o.rate >= 0 && o.rate <= kMaxRate)) {
+    return OutOfRange("--rate", fmt::format("at most {:.0f}", kMaxRate));
+  }
+  if (o.poisson && o.rate == 0) return absl::InvalidArgumentError("--poisson needs --rate");
+  if (o.runs < 1 || o.runs > kMaxRuns)
+    return OutOfRange("--runs", fmt::format("1 to {}", kMaxRuns));
+  return absl::OkStatus();
+}
+
+absl::Status ValidateData(const Options& o) {
+  if (o.key_space < 1 || o.key_space > kMaxKeySpace) {
+    return OutOfRange("--key-space", fmt::format("1 to {}", kMaxKeySpace));
+  }
+  if (o.load > o.key_space) return OutOfRange("--load", "at most --key-space");
+  if (o.key_size > kMaxKeySize)
+    return OutOfRange("--key-size", fmt::format("at most {}", kMaxKeySize));
+  const size_t needed = o.key_prefix.size() + DataShape::DigitsFor(o.key_space);
+  if (o.key_size < needed) {
+    return OutOfRange("--key-size",
+                      fmt::format("at least {} for this prefix and key space", needed));
+  }
+  if (o.value_size > kMaxValueSize) {
+    return OutOfRange("--value-size", fmt::format("at most {}", kMaxValueSize));
+  }
+  if (!(o.read_ratio >= 0 && o.read_ratio <= 1)) return OutOfRange("--read-ratio", "0 to 1");
+  if (o.txn_ops < 1 || o.txn_ops > kMaxTxnOps) {
+    return OutOfRange("--txn-ops", fmt::format("1 to {}", kMaxTxnOps));
+  }
+  return absl::OkStatus();
+}
+
+ParseResult UsageError(std::string_view text) {
+  return {.run = false,
+          .exit_code = kUsageError,
+          .text = fmt::format("holdfast-bench: {}\nRun with --help for more information.\n", text),
+          .options = {}};
+}
+
+}  // namespace
+
+absl::Status Options::Validate() const {
+  absl::Status status = ValidateTargets(*this);
+  if (status.ok()) status = ValidateLoad(*this);
+  if (status.ok()) status = ValidateData(*this);
+  return status;
+}
+
+ParseResult ParseCommandLine(const std::vector<std::string>& args) {
+  ParseResult result;
+  Options& o = result.options;
+  CLI::App app(kAbout, "holdfast-bench");
+  app.require_subcommand(1);
+  CLI::App* put = AddRunCommand(app, o, "put", "Writes keys");
+  CLI::App* get = AddRunCommand(app, o, "get", "Reads keys (write them first: --load)");
+  AddConsistency(get, o);
+  CLI::App* mixed = AddRunCommand(app, o, "mixed", "Reads and writes keys");
+  mixed->add_option("--read-ratio", o.read_ratio, "share of gets, 0 to 1")->capture_default_str();
+  AddConsistency(mixed, o);
+  CLI::App* compare = app.add_subcommand(
+      "compare", "Starts a local Holdfast and a local etcd cluster in turn and compares them");
+  compare->add_option("--local", o.local, "members of the Holdfast cluster (default 3)");
+  compare->add_option("--local-etcd", o.local_etcd, "members of the etcd cluster (default 3)");
+  compare->add_option("--load-keys", o.load,
+                      "keys written before measuring; memory is told at that many (default 10000)");
+  AddWorkloads(compare, &o.workloads);
+  AddLoadFlags(compare, o);
+  AddDataFlags(compare, o);
+  AddClusterFlags(compare, o);
+
+  // CLI11 would only say that a subcommand is missing.
+  const std::vector<CLI::App*> commands = app.get_subcommands([](CLI::App*) { return true; });
+  if (!args.empty() && !args[0].starts_with('-') &&
+      std::none_of(commands.begin(), commands.end(),
+                   [&args](const CLI::App* command) { return command->get_name() == args[0]; })) {
+    return UsageError(fmt::format("unknown command '{}'", args[0]));
+  }
+  try {
+    app.parse(std::vector<std::string>(args.rbegin(), args.rend()));  // CLI11 takes them reversed
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() != 0) return UsageError(error.what());
+    std::ostringstream text;
+    app.exit(error, text, text);
+    result.text = text.str();
+    return result;
+  }
+  o.command = put->parsed()     ? Command::kPut
+              : get->parsed()   ? Command::kGet
+              : mixed->parsed() ? Command::kMixed
+                                : Command::kCompare;
+  o.command_line = "holdfast-bench " + absl::StrJoin(args, " ");
+  FillDefaults(o);
+  const absl::Status status = o.Validate();
+  if (!status.ok()) return UsageError(base::Message(status));
+  result.run = true;
+  return result;
+}
+
+}  // namespace holdfast::bench

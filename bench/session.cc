@@ -1,0 +1,100 @@
+#include "bench/session.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "base/strings.h"
+#include "bench/endpoint.h"
+
+namespace holdfast::bench {
+namespace {
+
+constexpr absl::Duration kConnectTimeout = absl::Seconds(5);
+// A load is a closed loop of large requests; more in flight only makes servers queue them.
+constexpr uint32_t kLoadClients = 16;
+constexpr absl::Duration kLoadTimeout = absl::Seconds(60);
+
+}  // namespace
+
+Session::Session(const Options& options, const std::atomic<bool>& cancelled)
+    : options_(options),
+      cancelled_(cancelled),
+      shape_(options.key_prefix, options.key_size, options.value_size, options.seed) {}
+
+absl::StatusOr<std::unique_ptr<Session>> Session::Open(const Options& options,
+                                                       const std::vector<std::string>& endpoints,
+                                                       const std::vector<pid_t>& pids,
+                                                       const std::atomic<bool>& cancelled) {
+  std::unique_ptr<Session> session(new Session(options, cancelled));
+  session->pids_ = pids;
+  auto targets = SelectTargets(endpoints, options.leader_only, kConnectTimeout);
+  if (!targets.ok()) return targets.status();
+  session->targets_ = *std::move(targets);
+  auto status = GetEndpointStatus(session->targets_[0], kConnectTimeout);
+  if (!status.ok()) return status.status();
+  session->server_version_ = status->version;
+  const size_t count = options.connections > 0 ? options.connections : session->targets_.size();
+  auto connections = Connections::Open(session->targets_, count, kConnectTimeout);
+  if (!connections.ok()) return connections.status();
+  session->connections_ = *std::move(connections);
+  return session;
+}
+
+absl::StatusOr<LoadResult> Session::Load(uint64_t keys) {
+  const uint64_t batch = std::clamp<uint64_t>(
+      kMaxTxnBytes / (options_.key_size + options_.value_size), 1, options_.txn_ops);
+  RunPlan plan;
+  plan.clients = std::min(options_.clients, kLoadClients);
+  plan.threads = 1;
+  plan.total = LoadBatches(keys, batch);
+  plan.timeout = kLoadTimeout;
+  plan.source = [keys, batch](uint64_t worker, uint64_t workers) {
+    return NewLoadSource(keys, batch, worker, workers);
+  };
+  absl::StatusOr<RunResult> result = Run(*connections_, shape_, plan, cancelled_);
+  if (!result.ok()) return result.status();
+  for (const auto& [code, error] : result->stats.errors()) {
+    return absl::UnavailableError(
+        fmt::format("loading {} keys failed: {} of {} transactions with gRPC code {}: {}", keys,
+                    error.count, plan.total, code, error.example));
+  }
+  return LoadResult{.keys = keys, .seconds = result->stats.Seconds(), .keys_per_txn = batch};
+}
+
+absl::StatusOr<RunResult> Session::RunOnce(const Workload& workload, uint32_t run) {
+  const MixOptions mix = {.order = options_.order,
+                          .key_space = options_.key_space,
+                          .read_ratio = workload.read_ratio,
+                          .seed = options_.seed + run};
+  RunPlan plan;
+  plan.clients = options_.clients;
+  plan.threads = options_.threads;
+  plan.total = options_.total;
+  plan.duration = options_.duration;
+  plan.warmup = options_.warmup;
+  plan.rate = options_.rate;
+  plan.poisson = options_.poisson;
+  plan.serializable = workload.serializable;
+  plan.timeout = options_.timeout;
+  plan.seed = options_.seed + run;
+  plan.pids = pids_;
+  plan.source = [mix](uint64_t worker, uint64_t workers) {
+    return NewMixSource(mix, worker, workers);
+  };
+  return Run(*connections_, shape_, plan, cancelled_);
+}
+
+absl::StatusOr<std::unique_ptr<LocalCluster>> StartLocal(const Options& options, bool etcd,
+                                                         const std::atomic<bool>& cancelled) {
+  LocalClusterOptions cluster;
+  cluster.binary = etcd ? options.etcd : options.holdfastd;
+  cluster.members = etcd ? options.local_etcd : options.local;
+  cluster.extra_args = etcd ? options.etcd_args : options.holdfastd_args;
+  cluster.root = options.data_dir_root;
+  cluster.cancelled = &cancelled;
+  return LocalCluster::Start(cluster);
+}
+
+}  // namespace holdfast::bench

@@ -1,0 +1,56 @@
+// A bench's hold on one cluster: targets chosen, connections open, keys loaded, runs made.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "bench/local_cluster.h"
+#include "bench/options.h"
+#include "bench/runner.h"
+
+namespace holdfast::bench {
+
+struct LoadResult {
+  uint64_t keys = 0;
+  double seconds = 0;
+  uint64_t keys_per_txn = 0;
+};
+
+// Threads: one.
+class Session {
+ public:
+  // `options` and `cancelled` must live longer. Unavailable if an endpoint does not answer.
+  static absl::StatusOr<std::unique_ptr<Session>> Open(const Options& options,
+                                                       const std::vector<std::string>& endpoints,
+                                                       const std::vector<pid_t>& pids,
+                                                       const std::atomic<bool>& cancelled);
+
+  // Writes keys 0..keys-1. Any error ends it: figures over a key space with holes mislead.
+  absl::StatusOr<LoadResult> Load(uint64_t keys);
+  // `run` counts from 0 and varies the seed.
+  absl::StatusOr<RunResult> RunOnce(const Workload& workload, uint32_t run);
+
+  const std::vector<std::string>& targets() const { return targets_; }
+  size_t connections() const { return connections_->size(); }
+  const std::string& server_version() const { return server_version_; }
+
+ private:
+  Session(const Options& options, const std::atomic<bool>& cancelled);
+
+  const Options& options_;
+  const std::atomic<bool>& cancelled_;
+  DataShape shape_;
+  std::vector<pid_t> pids_;
+  std::vector<std::string> targets_;
+  std::string server_version_;
+  std::unique_ptr<Connections> connections_;
+};
+
+// The cluster that --local (`etcd` false) or --local-etcd asks for.
+absl::StatusOr<std::unique_ptr<LocalCluster>> StartLocal(const Options& options, bool etcd,
+                                                         const std::atomic<bool>& cancelled);
+
+}  // namespace holdfast::bench

@@ -1,0 +1,146 @@
+#include "bench/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "absl/strings/str_split.h"
+#include "bench/endpoint.h"
+
+namespace holdfast::bench {
+namespace {
+
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+ParseResult Parse(const std::string& line) {
+  const std::vector<std::string> args = absl::StrSplit(line, ' ', absl::SkipEmpty());
+  return ParseCommandLine(args);
+}
+
+struct BadLine {
+  const char* line;
+  const char* must_say;
+};
+
+void PrintTo(const BadLine& bad, std::ostream* out) { *out << "\"" << bad.line << "\""; }
+
+class BadCommandLineTest : public testing::TestWithParam<BadLine> {};
+
+TEST_P(BadCommandLineTest, IsRefusedWithItsReason) {
+  const ParseResult result = Parse(GetParam().line);
+  EXPECT_FALSE(result.run);
+  EXPECT_EQ(result.exit_code, 2);
+  EXPECT_THAT(result.text, HasSubstr(GetParam().must_say)) << GetParam().line;
+  EXPECT_THAT(result.text, HasSubstr("--help"));
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    All, BadCommandLineTest,
+    testing::Values(
+        BadLine{"", "subcommand"}, BadLine{"fly", "fly"},
+        BadLine{"put --endpoints a:1 --bogus 3", "--bogus"},
+        BadLine{"put --endpoints a:1 extra", "extra"}, BadLine{"put", "--endpoints"},
+        BadLine{"put --endpoints a:1 --local 3", "exactly one"},
+        BadLine{"put --endpoints localhost", "host:port"},
+        BadLine{"put --endpoints a:1,,b:2", "host:port"},
+        BadLine{"put --endpoints a:0", "host:port"}, BadLine{"put --endpoints a:65536", "a:65536"},
+        BadLine{"put --endpoints a:1x", "host:port"}, BadLine{"put --endpoints :99", "host:port"},
+        BadLine{"put --endpoints https://a:1", "TLS"}, BadLine{"put --local 99", "--local"},
+        BadLine{"put --local -1", "--local"}, BadLine{"put --local 3 --pids 1", "--pids"},
+        BadLine{"put --endpoints a:1 --pids x", "pids"},
+        BadLine{"put --endpoints a:1 --clients 0", "--clients"},
+        BadLine{"put --endpoints a:1 --clients -5", "--clients"},
+        BadLine{"put --endpoints a:1 --clients many", "--clients"},
+        BadLine{"put --endpoints a:1 --threads 65", "--threads"},
+        BadLine{"put --endpoints a:1 --connections 99999999", "--connections"},
+        BadLine{"put --endpoints a:1 --total 5 --duration 1s", "--duration"},
+        BadLine{"put --endpoints a:1 --duration 10", "--duration"},
+        BadLine{"put --endpoints a:1 --duration 0s", "--duration"},
+        BadLine{"put --endpoints a:1 --duration -1s", "--duration"},
+        BadLine{"put --endpoints a:1 --timeout 0s", "--timeout"},
+        BadLine{"put --endpoints a:1 --rate -1", "--rate"},
+        BadLine{"put --endpoints a:1 --rate nan", "--rate"},
+        BadLine{"put --endpoints a:1 --poisson", "--rate"},
+        BadLine{"put --endpoints a:1 --runs 0", "--runs"},
+        BadLine{"put --endpoints a:1 --key-space 3000000000", "--key-space"},
+        BadLine{"put --endpoints a:1 --key-space 10 --load 11", "--load"},
+        BadLine{"put --endpoints a:1 --key-size 7", "--key-size"},
+        BadLine{"put --endpoints a:1 --value-size 2000000", "--value-size"},
+        BadLine{"put --endpoints a:1 --keys upwards", "random"},
+        BadLine{"put --endpoints a:1 --txn-ops 129", "--txn-ops"},
+        BadLine{"put --endpoints a:1 --targets some", "leader"},
+        BadLine{"put --endpoints a:1 -w xml", "json"},
+        BadLine{"put --endpoints a:1 --read-ratio 0.5", "--read-ratio"},
+        BadLine{"put --endpoints a:1 --consistency serializable", "--consistency"},
+        BadLine{"mixed --endpoints a:1 --read-ratio 1.5", "--read-ratio"},
+        BadLine{"get --endpoints a:1 --consistency maybe", "linearizable"},
+        BadLine{"compare --workloads put,fly", "fly"}, BadLine{"compare --endpoints a:1", "a:1"}));
+
+TEST(CommandLineTest, HelpIsNoError) {
+  for (const char* line : {"--help", "put --help", "compare -h"}) {
+    const ParseResult result = Parse(line);
+    EXPECT_FALSE(result.run);
+    EXPECT_EQ(result.exit_code, 0);
+    EXPECT_THAT(result.text, HasSubstr("--help"));
+  }
+}
+
+TEST(CommandLineTest, DefaultsAreFilledIn) {
+  const ParseResult result = Parse("put --endpoints 127.0.0.1:2379");
+  ASSERT_TRUE(result.run) << result.text;
+  EXPECT_EQ(result.options.command, Command::kPut);
+  EXPECT_EQ(result.options.duration, absl::Seconds(10));
+  EXPECT_EQ(result.options.total, 0u);
+  EXPECT_EQ(result.options.key_space, 100'000u);
+  EXPECT_EQ(result.options.read_ratio, 0);
+  EXPECT_NE(result.options.seed, 0u);
+  EXPECT_EQ(result.options.command_line, "holdfast-bench put --endpoints 127.0.0.1:2379");
+}
+
+TEST(CommandLineTest, FlagsReachTheirOptions) {
+  const ParseResult result = Parse(
+      "mixed --endpoints a:1,b:2 --total 500 --rate 250 --poisson --keys zipf --read-ratio 0.25 "
+      "--consistency serializable --targets leader -w json --pids 11,12 --load 5000 --seed 9 "
+      "--warmup 0s --runs 3");
+  ASSERT_TRUE(result.run) << result.text;
+  const Options& o = result.options;
+  EXPECT_EQ(o.command, Command::kMixed);
+  EXPECT_EQ(o.total, 500u);
+  EXPECT_EQ(o.duration, absl::ZeroDuration());
+  EXPECT_EQ(o.rate, 250);
+  EXPECT_TRUE(o.poisson);
+  EXPECT_EQ(o.order, KeyOrder::kZipf);
+  EXPECT_EQ(o.read_ratio, 0.25);
+  EXPECT_TRUE(o.serializable);
+  EXPECT_TRUE(o.leader_only);
+  EXPECT_TRUE(o.json);
+  EXPECT_THAT(o.pids, ElementsAre(11, 12));
+  EXPECT_EQ(o.load, 5000u);
+  EXPECT_EQ(o.key_space, 5000u);
+  EXPECT_EQ(o.seed, 9u);
+  EXPECT_EQ(o.warmup, absl::ZeroDuration());
+  EXPECT_EQ(o.runs, 3u);
+}
+
+TEST(CommandLineTest, CompareHasBothSidesByDefault) {
+  const ParseResult result =
+      Parse("compare --load-keys 1000000 --workloads get,mixed --etcd-arg=--quota-backend-bytes=1");
+  ASSERT_TRUE(result.run) << result.text;
+  EXPECT_EQ(result.options.local, 3);
+  EXPECT_EQ(result.options.local_etcd, 3);
+  EXPECT_EQ(result.options.load, 1'000'000u);
+  EXPECT_EQ(result.options.key_space, 1'000'000u);
+  ASSERT_EQ(result.options.workloads.size(), 2u);
+  EXPECT_EQ(result.options.workloads[1].name, "mixed");
+  EXPECT_THAT(result.options.etcd_args, ElementsAre("--quota-backend-bytes=1"));
+}
+
+TEST(ParseEndpointsTest, TakesUrlsAndIpv6) {
+  const auto endpoints = ParseEndpoints("http://a:1/,[::1]:2379,10.0.0.1:65535");
+  ASSERT_TRUE(endpoints.ok()) << endpoints.status();
+  EXPECT_THAT(*endpoints, ElementsAre("a:1", "[::1]:2379", "10.0.0.1:65535"));
+  EXPECT_FALSE(ParseEndpoints("::1:2379").ok());
+}
+
+}  // namespace
+}  // namespace holdfast::bench
