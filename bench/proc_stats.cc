@@ -58,6 +58,19 @@ ProcessUsage ReadOwnUsage() {
   return *usage;
 }
 
+double ReadMachineCpuSeconds() {
+  std::ifstream in("/proc/stat");
+  std::string cpu;
+  // user, nice, system, idle, iowait, irq, softirq, steal: the fields of the first line.
+  double ticks[8] = {};
+  in >> cpu;
+  for (double& field : ticks) in >> field;
+  const double idle = ticks[3] + ticks[4];
+  double all = 0;
+  for (const double field : ticks) all += field;
+  return (all - idle) / double(sysconf(_SC_CLK_TCK));
+}
+
 Hardware ReadHardware() {
   utsname names = {};
   uname(&names);

@@ -20,6 +20,9 @@ struct ProcessUsage {
 absl::StatusOr<ProcessUsage> ReadProcessUsage(pid_t pid);
 ProcessUsage ReadOwnUsage();
 
+// CPU time of everything on this machine since its start, other guests' share (steal) included.
+double ReadMachineCpuSeconds();
+
 struct Hardware {
   std::string cpu_model;
   int cores = 0;  // online

@@ -11,6 +11,8 @@ namespace holdfast::bench {
 namespace {
 
 constexpr double kMebibyte = 1024.0 * 1024.0;
+// Interrupts, which belong to no process, take up to this under load.
+constexpr double kQuietCores = 0.25;
 
 double Milliseconds(int64_t ns) { return double(ns) * 1e-6; }
 
@@ -40,7 +42,7 @@ bool Mixed(const RunStats& stats) {
 std::string LatencyText(const std::string& name, const LatencyHistogram& latency) {
   std::vector<Metric> metrics;
   AddLatency("", latency, metrics);
-  std::string text = fmt::format("  {:<14}", name);
+  std::string text = fmt::format("  {:<16}", name);
   for (const Metric& metric : metrics) {
     text += fmt::format("{} {}  ", metric.name, ShortNumber(metric.value));
   }
@@ -50,7 +52,7 @@ std::string LatencyText(const std::string& name, const LatencyHistogram& latency
 std::string BacklogText(const Backlog& backlog) {
   if (backlog.max == 0 && backlog.dropped == 0) return "";
   return fmt::format(
-      "  {:<14}at most {} arrivals waited for a free client; dropped {}, not sent {}\n", "backlog",
+      "  {:<16}at most {} arrivals waited for a free client; dropped {}, not sent {}\n", "backlog",
       backlog.max, backlog.dropped, backlog.not_sent);
 }
 
@@ -60,16 +62,19 @@ std::string ServersText(const RunResult& result) {
   uint64_t rss_bytes = 0;
   for (const ServerUsage& server : result.servers) {
     text +=
-        fmt::format("  {:<14}pid {}  cpu {:.2f} s  rss {:.1f} MiB (anonymous {:.1f})\n", "server",
+        fmt::format("  {:<16}pid {}  cpu {:.2f} s  rss {:.1f} MiB (anonymous {:.1f})\n", "server",
                     server.pid, server.cpu_seconds, double(server.end.rss_bytes) / kMebibyte,
                     double(server.end.rss_anon_bytes) / kMebibyte);
     cpu_seconds += server.cpu_seconds;
     rss_bytes += server.end.rss_bytes;
   }
   if (result.servers.empty()) return text;
-  return text + fmt::format("  {:<14}cpu {:.1f} us/op  rss {:.1f} MiB\n", "all servers",
-                            MicrosecondsPerCall(cpu_seconds, result.stats),
-                            double(rss_bytes) / kMebibyte);
+  text +=
+      fmt::format("  {:<16}cpu {:.1f} us/op  rss {:.1f} MiB\n", "all servers",
+                  MicrosecondsPerCall(cpu_seconds, result.stats), double(rss_bytes) / kMebibyte);
+  text += fmt::format("  {:<16}cpu {:.2f} cores{}\n", "other programs", result.other_cores,
+                      result.other_cores > kQuietCores ? ": they disturbed this run" : "");
+  return text;
 }
 
 }  // namespace
@@ -91,6 +96,7 @@ std::vector<Metric> MetricsOf(const RunResult& result) {
   add("errors", "", double(stats.failed()), Better::kLower);
   add("bench_cpu", "us/op", MicrosecondsPerCall(result.bench_cpu_seconds, stats), Better::kNeither);
   if (result.servers.empty()) return metrics;
+  add("others_cpu", "cores", result.other_cores, Better::kNeither);
   double cpu_seconds = 0;
   double rss_bytes = 0;
   double anon_bytes = 0;
@@ -191,7 +197,7 @@ std::string RunText(const std::string& title, const RunResult& result) {
   const RunStats& stats = result.stats;
   const double seconds = stats.Seconds();
   std::string text = fmt::format(
-      "\n{}\n  {:<14}{:.1f} op/s over {:.2f} s; {} ok, {} errors; payload {:.2f} MiB/s\n", title,
+      "\n{}\n  {:<16}{:.1f} op/s over {:.2f} s; {} ok, {} errors; payload {:.2f} MiB/s\n", title,
       "throughput", stats.Throughput(), seconds, stats.ok(), stats.failed(),
       seconds > 0 ? double(stats.bytes()) / kMebibyte / seconds : 0);
   text += LatencyText("latency", stats.AllLatencies());
@@ -200,15 +206,15 @@ std::string RunText(const std::string& title, const RunResult& result) {
     text += LatencyText("  of puts", stats.latency(OpKind::kPut));
   }
   for (const auto& [code, error] : stats.errors()) {
-    text += fmt::format("  {:<14}{} x {}, first: {}\n", "error", error.count, CodeName(code),
+    text += fmt::format("  {:<16}{} x {}, first: {}\n", "error", error.count, CodeName(code),
                         error.example);
   }
   if (stats.not_found() > 0) {
-    text += fmt::format("  {:<14}{} gets found no key; write them first with --load\n", "note",
+    text += fmt::format("  {:<16}{} gets found no key; write them first with --load\n", "note",
                         stats.not_found());
   }
   text += BacklogText(stats.backlog());
-  text += fmt::format("  {:<14}cpu {:.1f} us/op\n", "bench",
+  text += fmt::format("  {:<16}cpu {:.1f} us/op\n", "bench",
                       MicrosecondsPerCall(result.bench_cpu_seconds, stats));
   return text + ServersText(result);
 }

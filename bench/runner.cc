@@ -121,12 +121,17 @@ Lane MakeLane(const Connections& connections, const DataShape& shape, const RunP
 }
 
 struct Sample {
+  int64_t taken_ns = 0;
+  double machine_cpu_seconds = 0;
   ProcessUsage bench;
   std::vector<ProcessUsage> servers;
 };
 
 absl::StatusOr<Sample> TakeSample(const std::vector<pid_t>& pids) {
-  Sample sample{.bench = ReadOwnUsage(), .servers = {}};
+  Sample sample{.taken_ns = MonotonicNs(),
+                .machine_cpu_seconds = ReadMachineCpuSeconds(),
+                .bench = ReadOwnUsage(),
+                .servers = {}};
   for (const pid_t pid : pids) {
     const absl::StatusOr<ProcessUsage> usage = ReadProcessUsage(pid);
     if (!usage.ok()) return usage.status();
@@ -144,13 +149,19 @@ void SleepUnlessCancelled(int64_t until_ns, const std::atomic<bool>& cancelled) 
 RunResult Summarize(const RunPlan& plan, const Sample& begin, const Sample& end, RunStats stats) {
   RunResult result{.stats = std::move(stats),
                    .bench_cpu_seconds = end.bench.cpu_seconds - begin.bench.cpu_seconds,
+                   .other_cores = 0,
                    .servers = {}};
+  double ours = result.bench_cpu_seconds;
   for (size_t i = 0; i < plan.pids.size(); ++i) {
     result.servers.push_back(
         {.pid = plan.pids[i],
          .cpu_seconds = end.servers[i].cpu_seconds - begin.servers[i].cpu_seconds,
          .end = end.servers[i]});
+    ours += result.servers.back().cpu_seconds;
   }
+  const double seconds = double(end.taken_ns - begin.taken_ns) * 1e-9;
+  const double others = end.machine_cpu_seconds - begin.machine_cpu_seconds - ours;
+  if (seconds > 0) result.other_cores = std::max(0.0, others / seconds);
   return result;
 }
 

@@ -55,6 +55,9 @@ struct ServerUsage {
 struct RunResult {
   RunStats stats;
   double bench_cpu_seconds = 0;
+  // Cores that neither the bench nor the servers of plan.pids kept busy, on average over the
+  // window: what else ran on this machine and disturbed the measurement.
+  double other_cores = 0;
   std::vector<ServerUsage> servers;
 };
 

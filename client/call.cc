@@ -40,7 +40,8 @@ std::string WhatItSaid(const RpcReply& reply, absl::Duration timeout) {
   constexpr std::string_view kConnect = "Failed to connect to remote host: ";
   const std::string& text = reply.status.error_message();
   const size_t at = text.rfind(kConnect);
-  if (at != text.npos) return "cannot connect: " + base::Printable(text.substr(at + kConnect.size()));
+  if (at != text.npos)
+    return "cannot connect: " + base::Printable(text.substr(at + kConnect.size()));
   return base::Printable(text, kSaidMax);
 }
 
@@ -192,9 +193,8 @@ void Call::Send(size_t endpoint) {
     request.metadata.emplace_back(kRequireLeaderKey, "true");
   }
   if (rung().bounded()) {
-    request.metadata.emplace_back(
-        kMaxAgeKey,
-        std::to_string(std::max<int64_t>(0, absl::ToInt64Milliseconds(rung().max_age))));
+    request.metadata.emplace_back(kMaxAgeKey, std::to_string(std::max<int64_t>(
+                                                  0, absl::ToInt64Milliseconds(rung().max_age))));
   }
   request.timeout = try_timeout_ = TryTimeout(TimeLeft());
   sampled_ = dispatcher_->clock()->Sample();  // Freshness 5: before sending
@@ -338,10 +338,9 @@ std::string Call::Tried() const {
   std::string out;
   for (size_t i = 0; i < log_.size(); ++i) {
     if (log_[i].times == 0) continue;
-    out += fmt::format("{}{}{}: {}", out.empty() ? "Tried: " : "; ",
-                       dispatcher_->endpoints()[i].name,
-                       log_[i].times == 1 ? "" : fmt::format(" ({} times)", log_[i].times),
-                       log_[i].said);
+    out += fmt::format(
+        "{}{}{}: {}", out.empty() ? "Tried: " : "; ", dispatcher_->endpoints()[i].name,
+        log_[i].times == 1 ? "" : fmt::format(" ({} times)", log_[i].times), log_[i].said);
   }
   return out.empty() ? "No endpoint was tried." : out + ".";
 }
@@ -349,8 +348,8 @@ std::string Call::Tried() const {
 absl::Status Call::Failure(RungEnd why) const {
   const std::string deadline = absl::FormatDuration(spec_.deadline);
   const std::string tried =
-      Tried() + (skipped_rung_ ? " (Linearizable reads have been failing; this read left them out.)"
-                               : "");
+      Tried() +
+      (skipped_rung_ ? " (Linearizable reads have been failing; this read left them out.)" : "");
   const char* effect = spec_.write ? "It had no effect. " : "";
   if (best_.has_value()) {
     const bool unknown = best_->MaxAge() == absl::InfiniteDuration();
@@ -385,22 +384,22 @@ absl::Status Call::Failure(RungEnd why) const {
   }
   return StatusOf(
       absl::StatusCode::kUnavailable,
-      fmt::format("{}: {}{}. {} {}{}", spec_.what,
-                  reached_ ? "no quorum" : "no endpoint can be reached",
-                  why == RungEnd::kNoTime ? fmt::format(" within {}", deadline) : "", tried,
-                  effect,
-                  spec_.write ? "Try again once a majority of the servers is up."
-                              : "Check the servers; OrStale() would serve what a member still has."));
+      fmt::format(
+          "{}: {}{}. {} {}{}", spec_.what, reached_ ? "no quorum" : "no endpoint can be reached",
+          why == RungEnd::kNoTime ? fmt::format(" within {}", deadline) : "", tried, effect,
+          spec_.write ? "Try again once a majority of the servers is up."
+                      : "Check the servers; OrStale() would serve what a member still has."));
 }
 
 absl::Status Call::UnknownOutcome(size_t endpoint, const std::string& said) const {
   absl::Status status = StatusOf(
       absl::StatusCode::kUnknown,
-      fmt::format("{}: outcome unknown. It was sent to {}, which gave: {}. It may have taken effect, "
-                  "or may within the next seconds. Read the key back, or write with a compare (Txn), "
-                  "before writing again.{}",
-                  spec_.what, dispatcher_->endpoints()[endpoint].name, said,
-                  attempts_ == 1 ? "" : " Before that: " + Tried()));
+      fmt::format(
+          "{}: outcome unknown. It was sent to {}, which gave: {}. It may have taken effect, "
+          "or may within the next seconds. Read the key back, or write with a compare (Txn), "
+          "before writing again.{}",
+          spec_.what, dispatcher_->endpoints()[endpoint].name, said,
+          attempts_ == 1 ? "" : " Before that: " + Tried()));
   SetMaybeCommitted(status);
   return status;
 }

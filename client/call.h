@@ -1,5 +1,5 @@
-// One call of a user: a sequence of tries until an answer is good enough, or nothing more may or can
-// be tried.
+// One call of a user: a sequence of tries until an answer is good enough, or nothing more may or
+// can be tried.
 //
 //   rung     what kind of answer is accepted now. A plain read or write has one; a ladder goes to
 //            the next when the one above cannot be had.
@@ -132,8 +132,8 @@ class Call : public std::enable_shared_from_this<Call> {
 
   absl::Mutex mutex_;
   CallSpec spec_ ABSL_GUARDED_BY(mutex_);
-  Done done_;  // used once, by Deliver
-  std::shared_ptr<Rpc> rpc_ ABSL_GUARDED_BY(mutex_);                  // at most one of these two
+  Done done_;                                                        // used once, by Deliver
+  std::shared_ptr<Rpc> rpc_ ABSL_GUARDED_BY(mutex_);                 // at most one of these two
   std::shared_ptr<EventLoop::Timer> timer_ ABSL_GUARDED_BY(mutex_);  // is set
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 
@@ -142,22 +142,23 @@ class Call : public std::enable_shared_from_this<Call> {
   int rung_attempts_ ABSL_GUARDED_BY(mutex_) = 0;
   std::vector<bool> tried_ ABSL_GUARDED_BY(mutex_);  // in this round
   bool swept_ ABSL_GUARDED_BY(mutex_) = false;       // the first round is over
-  bool answered_ ABSL_GUARDED_BY(mutex_) = false;    // in this rung, if with a "too old" or "behind"
+  bool answered_ ABSL_GUARDED_BY(mutex_) = false;  // in this rung, if with a "too old" or "behind"
   int waits_ ABSL_GUARDED_BY(mutex_) = 0;
 
   int attempts_ ABSL_GUARDED_BY(mutex_) = 0;
   bool sent_ ABSL_GUARDED_BY(mutex_) = false;       // some try may have left this process
   bool rung_sent_ ABSL_GUARDED_BY(mutex_) = false;  // one of this rung's
   bool reached_ ABSL_GUARDED_BY(mutex_) = false;    // some member answered, if with an error
-  bool paid_ ABSL_GUARDED_BY(mutex_) = false;  // for the try under way
-  bool probing_ ABSL_GUARDED_BY(mutex_) = false;  // holds the gate's probe
+  bool paid_ ABSL_GUARDED_BY(mutex_) = false;       // for the try under way
+  bool probing_ ABSL_GUARDED_BY(mutex_) = false;    // holds the gate's probe
   bool skipped_rung_ ABSL_GUARDED_BY(mutex_) = false;
   bool overloaded_ ABSL_GUARDED_BY(mutex_) = false;
-  bool only_time_ran_out_ ABSL_GUARDED_BY(mutex_) = true;  // no try ended but by its deadline, unsent
-  bool healthy_left_ ABSL_GUARDED_BY(mutex_) = false;      // when the budget was spent
+  bool only_time_ran_out_ ABSL_GUARDED_BY(mutex_) =
+      true;                                            // no try ended but by its deadline, unsent
+  bool healthy_left_ ABSL_GUARDED_BY(mutex_) = false;  // when the budget was spent
   absl::Duration retry_after_ ABSL_GUARDED_BY(mutex_);
   absl::Duration try_timeout_ ABSL_GUARDED_BY(mutex_);
-  base::ClockSample sampled_ ABSL_GUARDED_BY(mutex_);  // Freshness 5: before the try was sent
+  base::ClockSample sampled_ ABSL_GUARDED_BY(mutex_);      // Freshness 5: before the try was sent
   std::optional<Freshness> best_ ABSL_GUARDED_BY(mutex_);  // of the answers that were too old
   std::vector<Said> log_ ABSL_GUARDED_BY(mutex_);          // per endpoint, for error texts
 };

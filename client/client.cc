@@ -135,8 +135,7 @@ class Client::Impl {
   }
 
   template <class Response>
-  void Run(CallSpec spec,
-           absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
+  void Run(CallSpec spec, absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
     const auto response = std::make_shared<Response>();
     spec.decode = [response](grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
       if (!grpc::SerializationTraits<Response>::Deserialize(&bytes, response.get()).ok()) {
@@ -208,10 +207,11 @@ class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
     // The count of the first page is of the whole range; later pages count from their own start.
     const int64_t all = static_cast<int64_t>(entries_.size()) + page->value.count;
     if (all > options_.max_entries()) {
-      return std::move(done_)(absl::ResourceExhaustedError(base::ToAbsl(fmt::format(
-          "{}: the prefix has {} keys, more than MaxEntries({}); raise it, scan a longer prefix, or "
-          "read page by page with Range()",
-          what_, all, options_.max_entries()))));
+      return std::move(done_)(absl::ResourceExhaustedError(
+          base::ToAbsl(fmt::format("{}: the prefix has {} keys, more than MaxEntries({}); raise "
+                                   "it, scan a longer prefix, or "
+                                   "read page by page with Range()",
+                                   what_, all, options_.max_entries()))));
     }
     for (Entry& entry : page->value.entries) {
       bytes_ += static_cast<int64_t>(entry.key.size() + entry.value.size());
@@ -306,8 +306,8 @@ Result<std::vector<Entry>> Client::Scan(std::string_view prefix, const ReadOptio
 }
 
 Result<RangeResult> Client::Range(const RangeQuery& query, const ReadOptions& options) {
-  return WaitFor<Read<RangeResult>>(
-      impl_->loop(), [&](auto done) { Range(query, options, std::move(done)); });
+  return WaitFor<Read<RangeResult>>(impl_->loop(),
+                                    [&](auto done) { Range(query, options, std::move(done)); });
 }
 
 absl::StatusOr<WriteResult> Client::Put(std::string_view key, std::string_view value,
@@ -323,8 +323,8 @@ absl::StatusOr<WriteResult> Client::Delete(std::string_view key, const WriteOpti
 
 absl::StatusOr<WriteResult> Client::DeletePrefix(std::string_view prefix,
                                                  const WriteOptions& options) {
-  return WaitFor<WriteResult>(
-      impl_->loop(), [&](auto done) { DeletePrefix(prefix, options, std::move(done)); });
+  return WaitFor<WriteResult>(impl_->loop(),
+                              [&](auto done) { DeletePrefix(prefix, options, std::move(done)); });
 }
 
 absl::StatusOr<TxnResult> Client::Commit(const Txn& txn, const WriteOptions& options) {

@@ -44,7 +44,8 @@ Dispatcher::Dispatcher(const ClientOptions& options)
 }
 
 void Dispatcher::Close() {
-  CHECK_MSG(!loop_.OnLoopThread(), "a holdfast::Client was destroyed from one of its own callbacks");
+  CHECK_MSG(!loop_.OnLoopThread(),
+            "a holdfast::Client was destroyed from one of its own callbacks");
   std::vector<std::shared_ptr<Call>> calls;
   {
     absl::MutexLock lock(&mutex_);

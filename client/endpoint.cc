@@ -27,8 +27,7 @@ bool IsHost(std::string_view host) {
 bool IsBracketedV6(std::string_view host) {
   if (host.size() < 4 || host.front() != '[' || host.back() != ']') return false;
   host = host.substr(1, host.size() - 2);
-  return host.find(':') != host.npos &&
-         std::all_of(host.begin(), host.end(), [](unsigned char c) {
+  return host.find(':') != host.npos && std::all_of(host.begin(), host.end(), [](unsigned char c) {
            return std::isxdigit(c) || c == ':' || c == '.';
          });
 }

@@ -40,7 +40,7 @@ class EndpointSet {
  private:
   // Back-off of one endpoint for one reason.
   struct Health {
-    int failures = 0;                        // counts the rounds, not the calls that failed at once
+    int failures = 0;  // counts the rounds, not the calls that failed at once
     absl::Duration wait_until = -absl::InfiniteDuration();
     std::optional<absl::Duration> healthy_since;
   };

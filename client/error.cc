@@ -117,8 +117,7 @@ void SetMaybeCommitted(absl::Status& status) {
 }
 
 void SetRetryAfter(absl::Status& status, absl::Duration delay) {
-  status.SetPayload(kRetryAfterUrl,
-                    absl::Cord(std::to_string(absl::ToInt64Nanoseconds(delay))));
+  status.SetPayload(kRetryAfterUrl, absl::Cord(std::to_string(absl::ToInt64Nanoseconds(delay))));
 }
 
 void SetBestAvailable(absl::Status& status, const Freshness& fresh) {
@@ -128,9 +127,9 @@ void SetBestAvailable(absl::Status& status, const Freshness& fresh) {
   status.SetPayload(
       kBestAvailableUrl,
       absl::Cord(fmt::format(
-          "{} {} {} {} {} {} {} {} {}", names.process,
-          names.NameOf(FreshnessAccess::Clock(fresh)), static_cast<uint64_t>(claim.at.boot_ns),
-          static_cast<uint64_t>(claim.at.mono_ns), static_cast<uint64_t>(claim.at.raw_ns),
+          "{} {} {} {} {} {} {} {} {}", names.process, names.NameOf(FreshnessAccess::Clock(fresh)),
+          static_cast<uint64_t>(claim.at.boot_ns), static_cast<uint64_t>(claim.at.mono_ns),
+          static_cast<uint64_t>(claim.at.raw_ns),
           static_cast<uint64_t>(proven ? absl::ToInt64Nanoseconds(claim.extra) : -1),
           static_cast<uint64_t>(claim.source), claim.revision,
           static_cast<uint64_t>(FreshnessAccess::MaxClockSlow(fresh) * 1e9 + 0.5))));

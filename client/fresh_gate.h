@@ -1,6 +1,6 @@
 // While the store has no quorum, a read that accepts a stale answer should not wait for the fresh
-// one again and again, and should not cost two requests. The gate remembers: it lets about one read a
-// second try the fresh rung, and sends the others straight to the stale one.
+// one again and again, and should not cost two requests. The gate remembers: it lets about one read
+// a second try the fresh rung, and sends the others straight to the stale one.
 #pragma once
 
 #include "absl/time/time.h"

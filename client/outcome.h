@@ -11,16 +11,16 @@ namespace holdfast::internal {
 
 enum class Outcome {
   kOk,
-  kNotSent,       // no connection: nothing has left this process
-  kNoLeader,      // the member knows no leader and did nothing
-  kOverloaded,    // the server pushed back and did nothing
-  kWrongMember,   // this member cannot, another can; it did nothing
-  kTooOld,        // a bounded read: this member's data is older than the bound
-  kBehind,        // this member has not reached the revision that was asked for
-  kNoQuorum,      // the server answered that it could not find out; a write may have taken effect
-  kBroken,        // the connection broke, or the server died: no answer
-  kTimedOut,      // no answer in time
-  kRefused,       // a definite no: the same request gets the same answer everywhere
+  kNotSent,      // no connection: nothing has left this process
+  kNoLeader,     // the member knows no leader and did nothing
+  kOverloaded,   // the server pushed back and did nothing
+  kWrongMember,  // this member cannot, another can; it did nothing
+  kTooOld,       // a bounded read: this member's data is older than the bound
+  kBehind,       // this member has not reached the revision that was asked for
+  kNoQuorum,     // the server answered that it could not find out; a write may have taken effect
+  kBroken,       // the connection broke, or the server died: no answer
+  kTimedOut,     // no answer in time
+  kRefused,      // a definite no: the same request gets the same answer everywhere
 };
 
 // What was asked, as far as the outcome depends on it.

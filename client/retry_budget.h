@@ -1,9 +1,9 @@
 // How much a client may send beyond one attempt per call.
 //
-// A token bucket: every call puts in `ratio` of a token, every second `per_second`, and every attempt
-// beyond a call's first takes one out, at the moment it is sent. In an outage the servers therefore
-// see at most (1 + ratio) x calls + per_second x time + kInitial attempts, however many callers
-// there are and whatever they do.
+// A token bucket: every call puts in `ratio` of a token, every second `per_second`, and every
+// attempt beyond a call's first takes one out, at the moment it is sent. In an outage the servers
+// therefore see at most (1 + ratio) x calls + per_second x time + kInitial attempts, however many
+// callers there are and whatever they do.
 #pragma once
 
 #include "absl/time/time.h"

@@ -23,8 +23,8 @@ namespace holdfast::internal {
 // Threads: all methods from any thread; one lock, held for arithmetic only.
 class Router {
  public:
-  Router(size_t endpoint_count, const RetryPolicy& policy,
-         std::shared_ptr<const base::Clock> clock, uint64_t seed);
+  Router(size_t endpoint_count, const RetryPolicy& policy, std::shared_ptr<const base::Clock> clock,
+         uint64_t seed);
 
   // Every call, once, before its first attempt.
   void OnCall();
@@ -36,9 +36,9 @@ class Router {
   };
   struct Choice {
     enum class Kind { kTry, kAllTried, kNoBudget } kind = Kind::kAllTried;
-    size_t endpoint = 0;           // of kTry
-    bool healthy_left = false;     // of kNoBudget: a healthy endpoint was left untried
-    absl::Duration retry_after;    // of kNoBudget
+    size_t endpoint = 0;         // of kTry
+    bool healthy_left = false;   // of kNoBudget: a healthy endpoint was left untried
+    absl::Duration retry_after;  // of kNoBudget
   };
   Choice Choose(bool needs_quorum, const std::vector<bool>& tried, Pay pay);
   void Refund();

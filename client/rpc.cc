@@ -14,8 +14,8 @@ constexpr char kAgeKey[] = "holdfast-age-ms";
 constexpr char kProofKey[] = "holdfast-proof";
 constexpr char kSourceKey[] = "holdfast-source";
 
-// TCP and HTTP/2 settings together: a host that is silent, or a process that is stopped, is given up
-// after this and the call moves on.
+// TCP and HTTP/2 settings together: a host that is silent, or a process that is stopped, is given
+// up after this and the call moves on.
 constexpr int kConnectTimeoutMs = 1000;
 constexpr int kReconnectFirstMs = 50;
 constexpr int kReconnectMaxMs = 3000;

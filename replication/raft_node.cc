@@ -3,10 +3,14 @@
 #include <sys/prctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <deque>
+
 #include <filesystem>
+#include <iterator>
 #include <map>
+#include <set>
 #include <thread>
 #include <utility>
 #include <variant>
@@ -105,6 +109,8 @@ class RaftNodeImpl final : public RaftNode {
  private:
   using Input = absl::AnyInvocable<void()>;  // runs on the raft thread
 
+  void OnDurable(uint64_t seq, std::vector<Message> after_durable);
+
   // The raft thread.
   void Run();
   void RunTicks();
@@ -169,7 +175,6 @@ class RaftNodeImpl final : public RaftNode {
 
   mutable absl::Mutex published_mutex_;
   NodeStatus published_ ABSL_GUARDED_BY(published_mutex_);
-  std::shared_ptr<const Membership> published_membership_ ABSL_GUARDED_BY(published_mutex_);
   std::optional<int64_t> published_leaderless_since_ns_ ABSL_GUARDED_BY(published_mutex_);
   std::optional<Claim> published_claim_ ABSL_GUARDED_BY(published_mutex_);
 
@@ -209,10 +214,7 @@ RaftNodeImpl::RaftNodeImpl(NodeOptions options, const RaftCore::Recovered& recov
       log_worker_(
           log,
           [this](uint64_t seq, std::vector<Message> after_durable) {
-            Post([this, seq, messages = std::move(after_durable)]() mutable {
-              core_.OnDurable(seq);
-              SendMessages(std::move(messages));
-            });
+            OnDurable(seq, std::move(after_durable));
           },
           [this](const absl::Status& s) { Fatal(s); }) {
   if (!options_.freshness_record_path.empty()) {
@@ -221,11 +223,29 @@ RaftNodeImpl::RaftNodeImpl(NodeOptions options, const RaftCore::Recovered& recov
     }
   }
   transport_->SetMembership(*membership_);
+  // Nobody else could lead: no reason to wait for a timeout.
+  if (core_.membership().voters == std::set<NodeId>{options_.core.id}) core_.Campaign();
   Publish();
   raft_thread_ = std::thread([this] { Run(); });
 }
 
 // ---------------------------------------------------------------- any thread
+
+// Log thread. What waited for the disk leaves right from here, one hop earlier; what is addressed
+// to ourselves (a candidate's own vote) goes through the core.
+void RaftNodeImpl::OnDurable(uint64_t seq, std::vector<Message> after_durable) {
+  std::vector<Message> own;
+  const auto to_self = [this](const Message& m) { return m.to == options_.core.id; };
+  const auto first_own = std::stable_partition(after_durable.begin(), after_durable.end(),
+                                               [&](const Message& m) { return !to_self(m); });
+  own.assign(std::make_move_iterator(first_own), std::make_move_iterator(after_durable.end()));
+  after_durable.erase(first_own, after_durable.end());
+  if (!after_durable.empty()) transport_->Send(std::move(after_durable));
+  Post([this, seq, own = std::move(own)]() mutable {
+    core_.OnDurable(seq);
+    SendMessages(std::move(own));
+  });
+}
 
 void RaftNodeImpl::Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) {
   const size_t bytes = payload.size() + kInputOverhead;
@@ -304,15 +324,12 @@ void RaftNodeImpl::OnSnapshotReceived(NodeId from, Term term, const storage::Log
 
 NodeStatus RaftNodeImpl::status() const {
   NodeStatus status;
-  std::shared_ptr<const Membership> membership;
   std::optional<int64_t> since;
   {
     absl::MutexLock lock(&published_mutex_);
     status = published_;
-    membership = published_membership_;
     since = published_leaderless_since_ns_;
   }
-  status.membership = *membership;
   if (since) status.leaderless = absl::Nanoseconds(options_.clock->Sample().boot_ns - *since);
   return status;
 }
@@ -596,7 +613,7 @@ void RaftNodeImpl::Publish() {
   published_.applied = core_.applied();
   published_.last = core_.log().last();
   published_.is_learner = core_.membership().learners.contains(options_.core.id);
-  published_membership_ = membership_;
+  published_.membership = membership_;
   published_leaderless_since_ns_ = leaderless_since_ns_;
   published_claim_ = tracker_.claim();
 }

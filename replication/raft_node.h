@@ -35,7 +35,7 @@ namespace holdfast::raft {
 class Transport {
  public:
   virtual ~Transport() = default;
-  // Raft thread. Takes a turn's messages; never blocks; may drop (Raft allows it).
+  // Raft and log thread. Takes a turn's messages; never blocks; may drop (Raft allows it).
   virtual void Send(std::vector<Message> messages) = 0;
   // Raft thread. Copies the checkpoint directory to the peer in the background, with checksums
   // and a deadline; then calls `done` on any thread. The directory is removed by the caller.
@@ -113,7 +113,7 @@ struct NodeStatus {
   bool is_learner = false;
   // How long this member has known no leader; zero while it knows one.
   absl::Duration leaderless = absl::ZeroDuration();
-  Membership membership;
+  std::shared_ptr<const Membership> membership;  // never null
 };
 
 class RaftNode {

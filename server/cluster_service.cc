@@ -22,12 +22,12 @@ grpc::ServerUnaryReactor* RefuseChange(grpc::CallbackServerContext* context) {
 void ClusterService::FillMembers(etcdserverpb::MemberListResponse* response) const {
   const raft::NodeStatus status = member_.node->status();
   FillClusterHeader(member_, status.term, response->mutable_header());
-  for (const NodeId id : status.membership.All()) {
+  for (const NodeId id : status.membership->All()) {
     etcdserverpb::Member* member = response->add_members();
     member->set_id(id.value);
-    member->set_islearner(!status.membership.IsVoter(id));
-    if (const auto urls = status.membership.peer_urls.find(id);
-        urls != status.membership.peer_urls.end()) {
+    member->set_islearner(!status.membership->IsVoter(id));
+    if (const auto urls = status.membership->peer_urls.find(id);
+        urls != status.membership->peer_urls.end()) {
       member->mutable_peerurls()->Assign(urls->second.begin(), urls->second.end());
     }
     if (std::optional<MemberAttributes> published = member_.machine->member(id.value)) {

@@ -11,6 +11,7 @@
 #include <thread>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
 #include "base/log.h"
 #include "base/strings.h"
 #include "server/flags.h"
@@ -82,6 +83,8 @@ int Run(const CommandLine& line) {
 }
 
 int Main(int argc, char** argv) {
+  // Debian's Abseil keeps a graph of all locks behind one global lock unless it is told not to.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   std::vector<std::string> environment;
   for (char** entry = environ; *entry != nullptr; ++entry) environment.emplace_back(*entry);
   absl::StatusOr<CommandLine> line =

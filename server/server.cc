@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <chrono>
 #include <condition_variable>
 #include <mutex>
 #include <thread>
@@ -36,6 +37,11 @@ constexpr std::string_view kPeerFlag = "listen-peer-urls";
 constexpr int kTicksPerHeartbeat = 10;
 // etcd's request timeout, without the two election timeouts.
 constexpr absl::Duration kRequestTimeoutBase = absl::Seconds(5);
+// How long the client port waits for the log to be replayed up to what this member knew to be
+// committed, so that its first answers are not older than its last ones. Bounded, because old
+// answers (their age is told) are better than none.
+constexpr absl::Duration kReplayWaitMax = absl::Seconds(1);
+constexpr absl::Duration kReplayPoll = absl::Milliseconds(2);
 
 uint64_t RandomNonZero() {
   uint64_t id = 0;
@@ -62,6 +68,7 @@ class ServerImpl : public Server {
   absl::Status OpenStorage();
   absl::Status StartNode();
   absl::Status OpenPeerPort();
+  void WaitForReplay() const;
   absl::Status OpenClientPort();
   void Publish();
   void CloseClientPort();
@@ -74,6 +81,7 @@ class ServerImpl : public Server {
   std::unique_ptr<RequestPipeline> pipeline_;
   std::unique_ptr<KvStateMachine> machine_;
   std::unique_ptr<storage::LogStore> log_;
+  Index known_commit_;  // as recovered; a hint
   std::unique_ptr<PeerTransport> transport_;
   std::unique_ptr<raft::RaftNode> node_;
   std::unique_ptr<KvService> kv_service_;
@@ -99,6 +107,7 @@ absl::Status ServerImpl::StartAll() {
   if (absl::Status status = OpenStorage(); !status.ok()) return status;
   if (absl::Status status = StartNode(); !status.ok()) return status;
   if (absl::Status status = OpenPeerPort(); !status.ok()) return status;
+  WaitForReplay();
   if (absl::Status status = OpenClientPort(); !status.ok()) return status;
   Publish();
   return absl::OkStatus();
@@ -135,6 +144,7 @@ absl::Status ServerImpl::OpenStorage() {
       storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
   if (!log.ok()) return Annotate(log.status(), "cannot open the Raft log");
   log_ = *std::move(log);
+  known_commit_ = log_->recovered().hard_state.commit;
   const storage::AppliedState applied = machine_->applied_state();
   LOG_INFO(
       "recovered: applied index {} at revision {}, log from {} to {}{}", applied.index.value,
@@ -185,6 +195,16 @@ absl::Status ServerImpl::OpenPeerPort() {
   peers_ = *std::move(peers);
   LOG_INFO("listening for peers on {}", fmt::join(ToStrings(peers_.bound), " "));
   return absl::OkStatus();
+}
+
+void ServerImpl::WaitForReplay() const {
+  const auto deadline =
+      std::chrono::steady_clock::now() + absl::ToChronoMilliseconds(kReplayWaitMax);
+  while (machine_->applied() < known_commit_ && std::chrono::steady_clock::now() < deadline) {
+    std::this_thread::sleep_for(absl::ToChronoMilliseconds(kReplayPoll));
+  }
+  LOG_INFO("replayed the log to index {} (known to be committed: {})", machine_->applied().value,
+           known_commit_.value);
 }
 
 absl::Status ServerImpl::OpenClientPort() {

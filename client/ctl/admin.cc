@@ -28,8 +28,8 @@ absl::Status ToAbsl(const grpc::Status& status) {
 std::optional<Freshness> AskAge(const std::string& endpoint, absl::Duration timeout) {
   const auto client = Client::Open({.endpoints = {endpoint}});
   if (!client.ok()) return std::nullopt;
-  const auto read = (*client)->Get(
-      kProbeKey, ReadOptions::Bounded(absl::InfiniteDuration()).Deadline(timeout));
+  const auto read =
+      (*client)->Get(kProbeKey, ReadOptions::Bounded(absl::InfiniteDuration()).Deadline(timeout));
   if (!read.ok()) return std::nullopt;
   return read->fresh;
 }
@@ -81,11 +81,10 @@ absl::StatusOr<MemberList> AskMembers(const std::vector<std::string>& endpoints,
       members.linearizable = linearizable;
       // Each endpoint, in both rounds, has its share, so that a silent one does not eat it all.
       const absl::Duration share = timeout / static_cast<int64_t>(2 * endpoints.size());
-      const grpc::Status status =
-          ListMembers(*endpoint, linearizable, share, &members.response);
+      const grpc::Status status = ListMembers(*endpoint, linearizable, share, &members.response);
       if (status.ok()) return members;
-      said.push_back(fmt::format("{}: {}", endpoint->name,
-                                 base::Printable(status.error_message(), 200)));
+      said.push_back(
+          fmt::format("{}: {}", endpoint->name, base::Printable(status.error_message(), 200)));
     }
   }
   return absl::UnavailableError(base::ToAbsl(

@@ -185,7 +185,8 @@ ExitCode Status(const Common& common, Io io) {
   if (!client.ok()) return UsageError(client.status(), io);
   const auto all = AskStatus(common.endpoints, common.timeout);
   io.out << (common.json ? StatusJson(all) : StatusText(all)) << std::flush;
-  const bool every = std::all_of(all.begin(), all.end(), [](const auto& s) { return s.status.ok(); });
+  const bool every =
+      std::all_of(all.begin(), all.end(), [](const auto& s) { return s.status.ok(); });
   return every ? kOk : kUnavailable;
 }
 

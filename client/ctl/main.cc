@@ -40,8 +40,8 @@ void FinishCommon(CommandLine& line) {
   line.common.json = line.output == "json";
   if (!absl::ParseDuration(line.timeout, &line.common.timeout) ||
       line.common.timeout <= absl::ZeroDuration()) {
-    throw CLI::ValidationError("--timeout", "'" + line.timeout +
-                                                "' is not a duration above zero, such as 500ms or 5s");
+    throw CLI::ValidationError(
+        "--timeout", "'" + line.timeout + "' is not a duration above zero, such as 500ms or 5s");
   }
   const auto consistency = ParseConsistency(line.consistency);
   if (!consistency.ok()) {
@@ -97,15 +97,17 @@ void AddWrites(CLI::App& app, CommandLine& line) {
   del->add_flag("--prefix", line.prefix, "All keys that begin with KEY");
   del->footer(kFooter);
   CLI::App* txn = app.add_subcommand(
-      "txn", "Run a transaction from standard input: compares, a blank line, what to do if all "
-             "hold, a blank line, what to do otherwise");
-  txn->footer(std::string("Example:\n"
-                          "  mod(\"/config/a\") = \"7\"\n\n"
-                          "  put /config/a \"new value\"\n\n"
-                          "  get /config/a\n\n"
-                          "Compares: version, create, mod, value, lease of (\"KEY\") with = != > <.\n"
-                          "Operations: put KEY VALUE, get KEY [--prefix], del KEY [--prefix].\n\n") +
-              kFooter);
+      "txn",
+      "Run a transaction from standard input: compares, a blank line, what to do if all "
+      "hold, a blank line, what to do otherwise");
+  txn->footer(
+      std::string("Example:\n"
+                  "  mod(\"/config/a\") = \"7\"\n\n"
+                  "  put /config/a \"new value\"\n\n"
+                  "  get /config/a\n\n"
+                  "Compares: version, create, mod, value, lease of (\"KEY\") with = != > <.\n"
+                  "Operations: put KEY VALUE, get KEY [--prefix], del KEY [--prefix].\n\n") +
+      kFooter);
 }
 
 ExitCode RunChosen(const CLI::App& app, CommandLine& line) {

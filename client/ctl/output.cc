@@ -185,8 +185,7 @@ std::string StatusText(const std::vector<EndpointStatus>& all) {
                     fmt::format("{}", s.raftterm()), fmt::format("{}", s.raftindex()),
                     fmt::format("{}", s.raftappliedindex()),
                     fmt::format("{}", s.header().revision()), fmt::format("{}", s.dbsize()),
-                    one.fresh.has_value() ? AgeText(*one.fresh) : "no answer",
-                    Joined(s.errors())});
+                    one.fresh.has_value() ? AgeText(*one.fresh) : "no answer", Joined(s.errors())});
   }
   return Table(rows);
 }

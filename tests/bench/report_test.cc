@@ -15,6 +15,7 @@ constexpr int64_t kMs = 1'000'000;
 RunResult SomeRun() {
   RunResult result{.stats = RunStats({.start_ns = 0, .begin_ns = 0, .end_ns = 1000 * kMs}),
                    .bench_cpu_seconds = 0.001,
+                   .other_cores = 0.5,
                    .servers = {{.pid = 7, .cpu_seconds = 0.003, .end = {3, 64 << 20, 32 << 20}},
                                {.pid = 8, .cpu_seconds = 0.001, .end = {1, 64 << 20, 16 << 20}}}};
   for (int i = 1; i <= 99; ++i) result.stats.Record(OpKind::kPut, 0, i * kMs, {});
@@ -60,6 +61,7 @@ TEST(RunTextTest, NamesErrorsAndServers) {
   EXPECT_THAT(text, HasSubstr("1 x UNAVAILABLE, first: gone"));
   EXPECT_THAT(text, HasSubstr("pid 8"));
   EXPECT_THAT(text, HasSubstr("rss 128.0 MiB"));
+  EXPECT_THAT(text, HasSubstr("0.50 cores: they disturbed"));
 }
 
 TEST(RunJsonTest, HoldsTheSameFigures) {

@@ -89,7 +89,8 @@ TEST_F(CtlTest, ExitCodesTellTheOutcome) {
   server_.Always(Answer::Error(grpc::StatusCode::UNAVAILABLE, "etcdserver: request timed out"));
   EXPECT_EQ(Put(common_, "k", "v", io()), kMaybeCommitted);
   EXPECT_THAT(err_.str(), HasSubstr("outcome unknown"));
-  server_.Always(Answer::Error(grpc::StatusCode::PERMISSION_DENIED, "etcdserver: permission denied"));
+  server_.Always(
+      Answer::Error(grpc::StatusCode::PERMISSION_DENIED, "etcdserver: permission denied"));
   EXPECT_EQ(Delete(common_, "k", false, io()), kRefused);
   common_.timeout = absl::Milliseconds(300);
   server_.Always(Answer::NoLeader());

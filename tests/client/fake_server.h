@@ -47,9 +47,7 @@ struct Answer {
   static Answer Error(grpc::StatusCode code, std::string text) {
     return {.status = grpc::Status(code, std::move(text))};
   }
-  static Answer NoLeader() {
-    return Error(grpc::StatusCode::UNAVAILABLE, "etcdserver: no leader");
-  }
+  static Answer NoLeader() { return Error(grpc::StatusCode::UNAVAILABLE, "etcdserver: no leader"); }
   static Answer Hold() { return {.hold = true}; }
   // With the metadata of a Holdfast server.
   static Answer WithAge(int age_ms, int64_t revision = 1, std::string source = "follower");
@@ -60,7 +58,8 @@ class FakeServer {
  public:
   using Handler = std::function<Answer(const Seen&)>;
 
-  // On a free port of the loopback; every request is answered OK at revision 1 until told otherwise.
+  // On a free port of the loopback; every request is answered OK at revision 1 until told
+  // otherwise.
   FakeServer();
   ~FakeServer();
 

@@ -49,9 +49,8 @@ TEST(Outcome, DecidesWhatIsSentAgain) {
       {StatusCode::UNAVAILABLE,
        "etcdserver: request timed out, possibly due to previous leader failure", write,
        Outcome::kNoQuorum, false},
-      {StatusCode::UNAVAILABLE,
-       "etcdserver: request timed out, possibly due to connection lost", write, Outcome::kNoQuorum,
-       false},
+      {StatusCode::UNAVAILABLE, "etcdserver: request timed out, possibly due to connection lost",
+       write, Outcome::kNoQuorum, false},
       {StatusCode::UNKNOWN, "etcdserver: request timed out, leader transfer took too long", write,
        Outcome::kNoQuorum, false},
       {StatusCode::UNAVAILABLE, "etcdserver: leader changed", write, Outcome::kNoQuorum, false},
@@ -63,8 +62,8 @@ TEST(Outcome, DecidesWhatIsSentAgain) {
       // One that certainly had none is.
       {StatusCode::UNAVAILABLE, "etcdserver: no leader", write, Outcome::kNoLeader, true},
       {StatusCode::UNKNOWN, "etcdserver: too many requests", write, Outcome::kOverloaded, true},
-      {StatusCode::RESOURCE_EXHAUSTED, "etcdserver: too many requests", write,
-       Outcome::kOverloaded, true},
+      {StatusCode::RESOURCE_EXHAUSTED, "etcdserver: too many requests", write, Outcome::kOverloaded,
+       true},
       {StatusCode::FAILED_PRECONDITION, "etcdserver: rpc not supported for learner", write,
        Outcome::kWrongMember, true},
       {StatusCode::UNAVAILABLE, "Connection refused", unsent, Outcome::kNotSent, true},
@@ -357,7 +356,8 @@ TEST(AgeReport, BelievesOnlyWhatTheSpecificationSays) {
   EXPECT_EQ(ParseAgeReport("40", "unknown", "leader").age, std::nullopt);
   EXPECT_EQ(ParseAgeReport("40", std::nullopt, "leader").age, std::nullopt);
   EXPECT_EQ(ParseAgeReport(std::nullopt, "proven", "leader").age, std::nullopt);
-  for (const char* bad : {"", "-1", "4x", " 4", "1e3", "99999999999999999999", "9223372036854775807"}) {
+  for (const char* bad :
+       {"", "-1", "4x", " 4", "1e3", "99999999999999999999", "9223372036854775807"}) {
     EXPECT_EQ(ParseAgeReport(bad, "proven", "leader").age, std::nullopt) << bad;
   }
   EXPECT_EQ(ParseAgeReport("1", "proven", "somebody").source, Source::kUnknown);

@@ -37,10 +37,9 @@ TEST(TxnScript, ReadsThreeSections) {
 TEST(TxnScript, NamesTheLineThatIsWrong) {
   for (const char* bad :
        {"", "value(k) = v\n", "frob(k) = 1\n\nget k\n", "mod(k) = x\n\nget k\n",
-        "mod(k) ~ 1\n\nget k\n", "mod(k = 1\n\nget k\n", "mod k = 1\n\nget k\n",
-        "\nput k\n", "\nput k v w\n", "\nfrob k\n", "\nget k --frob\n", "\nput \"k v\n",
-        "\nput k \"\\q\"\n", "\nput k \"\\x1\"\n", "\nget a\n\nget b\n\nget c\n",
-        "mod(k) = 1 2\n\nget k\n"}) {
+        "mod(k) ~ 1\n\nget k\n", "mod(k = 1\n\nget k\n", "mod k = 1\n\nget k\n", "\nput k\n",
+        "\nput k v w\n", "\nfrob k\n", "\nget k --frob\n", "\nput \"k v\n", "\nput k \"\\q\"\n",
+        "\nput k \"\\x1\"\n", "\nget a\n\nget b\n\nget c\n", "mod(k) = 1 2\n\nget k\n"}) {
     const auto txn = ParseTxnScript(bad);
     EXPECT_EQ(txn.status().code(), absl::StatusCode::kInvalidArgument) << bad;
   }

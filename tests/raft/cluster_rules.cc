@@ -121,7 +121,10 @@ void Cluster::CheckMayLeave(const Node& node, const Message& m) {
       if (!m.pre_vote && !voted(node.id)) broken("a vote request");
       break;
     case MessageType::kVoteReply:
-      if (!m.pre_vote && !m.reject && !voted(m.to)) broken("a vote");
+      if (m.pre_vote || m.reject) break;
+      if (!voted(m.to)) return broken("a vote");
+      // A later term on disk keeps the vote as well as the vote itself would.
+      witness_.SawDurableVote(node.id, m.term, m.to);
       break;
     case MessageType::kAppend:
     case MessageType::kHeartbeat:

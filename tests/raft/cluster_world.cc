@@ -163,7 +163,10 @@ void Cluster::Resume(Node& node) {
   // Half of the pauses are suspends: BOOTTIME alone counted them.
   if (rng_.OneIn(2)) node.clock->Suspended(now_ns_ - node.paused_at_ns);
   Trace(node, "resume");
-  for (Message& message : std::exchange(node.inbox, {})) StepCore(node, std::move(message));
+  // What it missed comes in bit by bit: for a while it may believe what it believed before.
+  for (Message& message : std::exchange(node.inbox, {})) {
+    network_.emplace(now_ns_ + static_cast<int64_t>(rng_.Below(30'000'000)), std::move(message));
+  }
 }
 
 Cluster::Node* Cluster::RandomUp() {

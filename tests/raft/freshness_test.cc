@@ -46,6 +46,16 @@ TEST(FreshnessF2, AConfirmMakesAClaimAsOldAsItsProbe) {
   EXPECT_LE(tracker.claim()->AgeAt(At(200)), absl::Milliseconds(102));
 }
 
+TEST(FreshnessF2, AConfirmOfAnOlderProbeIsAsOldAsThatProbe) {
+  FreshnessTracker tracker = Tracker();
+  const uint64_t older = tracker.NewProbe(At(100));
+  const uint64_t newer = tracker.NewProbe(At(200));
+  tracker.OnConfirm(older, kBoot, Index(5), Index(5));
+  EXPECT_EQ(ClaimMs(tracker), 100);
+  tracker.OnConfirm(newer, kBoot, Index(5), Index(5));
+  EXPECT_EQ(ClaimMs(tracker), 200);
+}
+
 TEST(FreshnessF2, NothingIsClaimedBeforeApplyReachesTheIndex) {
   FreshnessTracker tracker = Tracker();
   tracker.OnConfirm(tracker.NewProbe(At(100)), kBoot, Index(5), Index(4));

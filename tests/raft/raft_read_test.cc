@@ -144,6 +144,19 @@ TEST(Read, OfManyShareOneRound) {
   EXPECT_EQ(m.reads.size(), 60u);
 }
 
+// A round that was sent before the question proves nothing about the time after it.
+TEST(Read, OfAFollowerWaitsForARoundThatBeginsAfterIt) {
+  Member m = Established(3);
+  m.Tick();
+  const uint64_t out_already = NewestRound(m);
+  m.Step(ReadIndexFrom(3, 1, 20));
+  const auto early = m.Step(RoundReplyFrom(2, 1, out_already));
+  EXPECT_TRUE(OfType(early, MessageType::kReadIndexReply).empty());
+  ASSERT_GT(NewestRound(m), out_already);
+  const auto out = m.Step(RoundReplyFrom(2, 1, NewestRound(m)));
+  EXPECT_EQ(OfType(out, MessageType::kReadIndexReply).size(), 1u);
+}
+
 TEST(Read, ALostRoundIsMadeUpByTheNextHeartbeatTick) {
   Member m = Established(3);
   m->StartRead(1);

@@ -35,7 +35,7 @@ SimOptions SimOptions::FromSeed(uint64_t seed) {
   base::Rng rng(seed * 0x9E3779B97F4A7C15u + 1);
   SimOptions o;
   o.seed = seed;
-  o.voters = Pick(rng, {1, 2, 3, 3, 3, 3, 3, 4, 5, 5});
+  o.voters = Pick(rng, {1, 2, 3, 3, 3, 3, 4, 5, 5, 5});
   o.learners = rng.OneIn(4) ? 1 : 0;
   o.steps = 400 + rng.Below(800);
   o.core = CoreFromSeed(rng);
@@ -49,7 +49,7 @@ SimOptions SimOptions::FromSeed(uint64_t seed) {
   o.heal = Pick(rng, {4, 8, 20, 60});
   if (rng.OneIn(2)) o.crash = Pick(rng, {2, 6, 20});
   o.restart = Pick(rng, {10, 40, 200});
-  if (rng.OneIn(3)) o.pause = Pick(rng, {2, 8});
+  if (rng.OneIn(2)) o.pause = Pick(rng, {2, 8, 20});
   o.resume = Pick(rng, {10, 40});
   if (rng.OneIn(2)) o.turn = Pick(rng, {200, 600});
   if (rng.OneIn(2)) o.disk = Pick(rng, {30, 150, 500});

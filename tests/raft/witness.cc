@@ -52,10 +52,7 @@ void Witness::SawLeaderCommit(Term leader_term, Index commit, Term entry_term, c
     Fail(fmt::format("thesis 3.6.2: the leader of term {} committed up to {}, an entry of term {}",
                      leader_term.value, commit.value, entry_term.value));
   }
-  const uint64_t held = QuorumValue(membership_, [&](NodeId id) -> uint64_t {
-    return disks.at(id)->Holds(commit, entry_term) ? 1 : 0;
-  });
-  if (held == 0) {
+  if (!Majority([&](NodeId id) { return disks.at(id)->Holds(commit, entry_term); })) {
     Fail(fmt::format("entry ({}, term {}) was committed without a majority of disks", commit.value,
                      entry_term.value));
   }

@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <cctype>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -118,6 +120,17 @@ TEST(ConfigFlags, HelpNamesEveryFlagAndVersionHasBothNumbers) {
   absl::StatusOr<CommandLine> version = ParseCommandLine({"--version"}, {});
   ASSERT_TRUE(version.ok());
   EXPECT_EQ(version->print, "holdfastd 0.1.0\netcd Version: 3.5.17\n");
+}
+
+TEST(ConfigFlags, TheDocumentationNamesEveryFlagAndVariable) {
+  std::ifstream file(HOLDFAST_DOCS_DIR "/configuration.md");
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  for (const std::string_view flag : FlagNames()) {
+    std::string variable = "HOLDFAST_";
+    for (const char c : flag) variable += c == '-' ? '_' : static_cast<char>(std::toupper(c));
+    EXPECT_THAT(text, HasSubstr("| `" + std::string(flag) + "`"));
+    EXPECT_THAT(text, HasSubstr("| `" + variable + "` |"));
+  }
 }
 
 TEST(ConfigFlags, EtcdsHarmlessFlagsAreWarnedAbout) {

@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "etcd/health.grpc.pb.h"
 #include "etcd/rpc.grpc.pb.h"
 #include "server/cluster_service.h"
 #include "server/etcd_errors.h"
@@ -187,8 +188,10 @@ raft::NodeStatus LedStatus() {
   status.leader = kOther;
   status.term = Term(3);
   status.commit = Index(42);
-  status.membership.voters = {kSelf, kOther};
-  status.membership.peer_urls = {{kSelf, {"http://a:2380"}}, {kOther, {"http://b:2380"}}};
+  raft::Membership membership;
+  membership.voters = {kSelf, kOther};
+  membership.peer_urls = {{kSelf, {"http://a:2380"}}, {kOther, {"http://b:2380"}}};
+  status.membership = std::make_shared<raft::Membership>(membership);
   return status;
 }
 
@@ -243,7 +246,9 @@ class ServicesTest : public testing::Test {
 TEST_F(ServicesTest, MemberListJoinsMembershipAndAttributes) {
   machine_.set_member(kSelf.value, {.name = "a", .client_urls = {"http://a:2379"}});
   raft::NodeStatus status = LedStatus();
-  status.membership.learners = {NodeId(0xc)};
+  raft::Membership membership = *status.membership;
+  membership.learners = {NodeId(0xc)};
+  status.membership = std::make_shared<raft::Membership>(membership);
   node_.set_status(status);
   grpc::ClientContext context;
   etcdserverpb::MemberListResponse response;
@@ -467,6 +472,33 @@ TEST_F(ServicesTest, ATakenPortIsExplained) {
       std::string(CheckCanListen("listen-peer-urls", {{.host = "192.0.2.1", .port = 0}}).message()),
       HasSubstr("no such address"));
   first->server->Shutdown();
+}
+
+TEST_F(ServicesTest, ClientPortAnswersHealthChecksAndCleartextCalls) {
+  absl::StatusOr<Url> any = ParseUrl("http://127.0.0.1:0");
+  ASSERT_TRUE(any.ok());
+  ClusterService service(View());
+  absl::StatusOr<Listener> listener = Listen({.flag = "listen-client-urls",
+                                              .urls = {*any},
+                                              .services = {&service},
+                                              .max_request_bytes = 1024});
+  ASSERT_TRUE(listener.ok()) << listener.status();
+  const auto channel =
+      grpc::CreateChannel(listener->bound[0].Address(), grpc::InsecureChannelCredentials());
+  grpc::ClientContext health_context, list_context, large_context;
+  grpc::health::v1::HealthCheckResponse health;
+  ASSERT_TRUE(grpc::health::v1::Health::NewStub(channel)->Check(&health_context, {}, &health).ok());
+  EXPECT_EQ(health.status(), grpc::health::v1::HealthCheckResponse::SERVING);
+  const auto stub = etcdserverpb::Cluster::NewStub(channel);
+  etcdserverpb::MemberListResponse list;
+  EXPECT_TRUE(stub->MemberList(&list_context, {}, &list).ok());
+  // Beyond the request and etcd's 512 KiB for the rest of a message.
+  etcdserverpb::MemberAddRequest large;
+  large.add_peerurls(std::string(513 * 1024 + 1024, 'x'));
+  etcdserverpb::MemberAddResponse added;
+  EXPECT_EQ(stub->MemberAdd(&large_context, large, &added).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+  listener->server->Shutdown();
 }
 
 TEST(FatalText, TellsTheWayOut) {

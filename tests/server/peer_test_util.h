@@ -22,7 +22,7 @@
 namespace holdfast::server::test {
 
 // Long enough for a loaded machine; reached only when something is broken.
-inline constexpr absl::Duration kDeadline = absl::Seconds(60);
+inline constexpr absl::Duration kDeadline = absl::Seconds(30);
 inline constexpr uint64_t kCluster = 0xc1;
 
 // From HOLDFAST_TEST_SEED or the system; printed, so that a failure can be replayed.

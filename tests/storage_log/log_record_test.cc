@@ -25,7 +25,8 @@ TEST(LogRecord, AFrameComesBackRecordByRecord) {
   const SegmentSalt salt = SegmentSalt::For(1, 2);
   const std::string bytes = FrameOfEverything(salt, 42);
   EXPECT_EQ(bytes.size() % kFrameAlignment, 0u);
-  const Frame frame = ParseFrame(salt, bytes + "whatever follows");
+  const std::string segment = bytes + "whatever follows";
+  const Frame frame = ParseFrame(salt, segment);
   ASSERT_EQ(frame.state, FrameState::kValid);
   EXPECT_EQ(frame.write_number, 42u);
   EXPECT_EQ(frame.bytes, bytes.size());

@@ -28,9 +28,9 @@ namespace holdfast {
 // thread (from a callback) is refused with FailedPrecondition instead of waiting for itself.
 //
 // Destruction cancels what is outstanding, waits until every callback has run (with CANCELLED, or
-// UNKNOWN for a write that may have been sent), and joins the thread. No method may be called once it
-// has begun, except from callbacks, where calls are answered CANCELLED (through a plain pointer: a
-// unique_ptr that is being reset is already null). REQUIRES: not destroyed from a callback.
+// UNKNOWN for a write that may have been sent), and joins the thread. No method may be called once
+// it has begun, except from callbacks, where calls are answered CANCELLED (through a plain pointer:
+// a unique_ptr that is being reset is already null). REQUIRES: not destroyed from a callback.
 //
 // Limits: memory grows only with the calls that are outstanding, and each ends at its deadline.
 class Client {

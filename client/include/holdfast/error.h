@@ -1,11 +1,13 @@
 // What the library's errors mean, and how to read the details that some of them carry.
 //
 //   UNAVAILABLE          no quorum, or no endpoint could be reached. A write had no effect.
-//   FAILED_PRECONDITION  too old for the bound that was asked for; see BestAvailable(). Also what the
+//   FAILED_PRECONDITION  too old for the bound that was asked for; see BestAvailable(). Also what
+//   the
 //                        server itself refuses with this code.
 //   DEADLINE_EXCEEDED    the deadline passed before anything was sent. No effect.
 //   UNKNOWN              a write was sent and got no definite answer; MaybeCommitted() is true.
-//   RESOURCE_EXHAUSTED   held back: by this client's retry budget or by the server; see RetryAfter().
+//   RESOURCE_EXHAUSTED   held back: by this client's retry budget or by the server; see
+//   RetryAfter().
 //                        A write had no effect. Also a Scan larger than its limit.
 //   CANCELLED            the Client was destroyed before anything was sent.
 //   any other code       the server refused the request: a retry gives the same answer.

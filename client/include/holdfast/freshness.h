@@ -61,7 +61,7 @@ class Freshness {
     int64_t raw_ns = 0;
   };
 
-  Instant at_;  // taken before the request was sent
+  Instant at_;                                       // taken before the request was sent
   absl::Duration extra_ = absl::InfiniteDuration();  // the age that the server told
   double max_clock_slow_ = 0;
   std::shared_ptr<const base::Clock> clock_;  // null: unknown age

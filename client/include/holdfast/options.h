@@ -23,7 +23,8 @@ inline constexpr absl::Duration kDefaultDeadline = absl::Seconds(5);
 // How often and how fast a call tries again. Two rules are not options: a write is never sent
 // again once it may have taken effect, and gRPC's own retries are off.
 struct RetryPolicy {
-  // Of one call, over all endpoints. The budget below bounds the load; this bounds one call's waits.
+  // Of one call, over all endpoints. The budget below bounds the load; this bounds one call's
+  // waits.
   int max_attempts = 10;
   // Waits are uniform in [0, min(base * 2^n, cap)] ("full jitter"). The first round over the
   // endpoints does not wait.
@@ -52,8 +53,8 @@ struct ClientOptions {
   // By how much this machine's clock may run slow (0.002 = 0.2 %): widens every age.
   double max_clock_slow = 0.002;
 
-  // For tests: the clock that ages, budgets and back-offs are measured with (null: the kernel's) and
-  // the seed of all jitter and shuffling (nullopt: from the operating system).
+  // For tests: the clock that ages, budgets and back-offs are measured with (null: the kernel's)
+  // and the seed of all jitter and shuffling (nullopt: from the operating system).
   std::shared_ptr<const base::Clock> clock = nullptr;
   std::optional<uint64_t> seed = std::nullopt;
 

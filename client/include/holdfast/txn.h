@@ -86,7 +86,7 @@ class Op {
   static Op DeletePrefix(std::string_view prefix);
 
   Kind kind() const { return kind_; }
-  const RangeQuery& query() const { return query_; }  // kDelete uses key and range_end only
+  const RangeQuery& query() const { return query_; }   // kDelete uses key and range_end only
   const std::string& value() const { return value_; }  // of kPut
 
  private:

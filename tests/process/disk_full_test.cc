@@ -1,0 +1,79 @@
+// A full disk stops a member with a text that says so; with space again it starts and lacks
+// nothing.
+#include <sys/mount.h>
+#include <sys/stat.h>
+
+#include <fstream>
+
+#include <fmt/format.h>
+
+#include "tests/process/process_util.h"
+
+namespace holdfast {
+namespace {
+
+// A tmpfs of a given size; needs the right to mount.
+class SmallDisk {
+ public:
+  explicit SmallDisk(const std::string& dir) : dir_(dir) { mkdir(dir.c_str(), 0700); }
+  ~SmallDisk() {
+    if (mounted_) umount2(dir_.c_str(), MNT_DETACH);
+    rmdir(dir_.c_str());
+  }
+  bool Mount(int mib) {
+    const std::string size = fmt::format("size={}m", mib);
+    mounted_ = mount("tmpfs", dir_.c_str(), "tmpfs", 0, size.c_str()) == 0;
+    return mounted_;
+  }
+  bool Grow(int mib) {
+    return mount("tmpfs", dir_.c_str(), "tmpfs", MS_REMOUNT,
+                 fmt::format("size={}m", mib).c_str()) == 0;
+  }
+
+ private:
+  const std::string dir_;
+  bool mounted_ = false;
+};
+
+TEST(DiskFull, StopsTheMemberAndLosesNothing) {
+  const std::string dir = testing::TempDir() + "holdfast_small_disk";
+  SmallDisk disk(dir);
+  if (!disk.Mount(150)) GTEST_SKIP() << "mounting a tmpfs needs root";
+  bench::LocalClusterOptions options;
+  options.binary = bench::BinaryBesideOwn("holdfastd");
+  options.root = dir;
+  options.members = 1;
+  auto cluster = bench::LocalCluster::Start(options);
+  ASSERT_TRUE(cluster.ok()) << cluster.status();
+  auto client = OpenClient((*cluster)->Endpoints());
+  const std::string value(256 * 1024, 'v');
+  int acked = 0;
+  // 150 MiB cannot hold this many.
+  for (; acked < 2000; ++acked) {
+    const auto put = client->Put(fmt::format("/big/{:05}", acked), value);
+    if (!put.ok()) break;
+  }
+  ASSERT_GT(acked, 0);
+  ASSERT_LT(acked, 2000);
+  for (const absl::Time give_up = absl::Now() + kGiveUp;
+       (*cluster)->Running(0) && absl::Now() < give_up;) {
+    (void)client->Put("/more", value);
+  }
+  EXPECT_FALSE((*cluster)->Running(0)) << "a member must not go on without its disk";
+  EXPECT_THAT((*cluster)->LogTail(0), testing::HasSubstr("space"));
+
+  ASSERT_TRUE(disk.Grow(1000));
+  ASSERT_TRUE((*cluster)->Restart(0).ok());
+  ASSERT_TRUE((*cluster)->WaitForLeader(kGiveUp).ok()) << (*cluster)->LogTail(0);
+  for (int i = 0; i < acked; ++i) {
+    const auto read =
+        client->Get(fmt::format("/big/{:05}", i), ReadOptions::Linearizable().Deadline(kGiveUp));
+    ASSERT_TRUE(read.ok()) << read.status();
+    ASSERT_TRUE(read->value.has_value()) << i;
+    ASSERT_EQ(read->value->value, value);
+  }
+  cluster->reset();
+}
+
+}  // namespace
+}  // namespace holdfast
