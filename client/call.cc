@@ -384,11 +384,13 @@ absl::Status Call::Failure(RungEnd why) const {
   }
   return StatusOf(
       absl::StatusCode::kUnavailable,
-      fmt::format(
-          "{}: {}{}. {} {}{}", spec_.what, reached_ ? "no quorum" : "no endpoint can be reached",
-          why == RungEnd::kNoTime ? fmt::format(" within {}", deadline) : "", tried, effect,
-          spec_.write ? "Try again once a majority of the servers is up."
-                      : "Check the servers; OrStale() would serve what a member still has."));
+      fmt::format("{}: {}{}. {} {}{}", spec_.what,
+                  reached_ ? "no quorum" : "no endpoint can be reached",
+                  why == RungEnd::kNoTime ? fmt::format(" within {}", deadline) : "", tried, effect,
+                  spec_.write ? "Try again once a majority of the servers is up."
+                  : rung().linearizable
+                      ? "Check the servers; OrStale() would serve what a member still has."
+                      : "Check the servers."));
 }
 
 absl::Status Call::UnknownOutcome(size_t endpoint, const std::string& said) const {

@@ -1,6 +1,5 @@
 #include "holdfast/error.h"
 
-#include <charconv>
 #include <map>
 #include <memory>
 #include <string>

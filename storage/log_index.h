@@ -1,6 +1,6 @@
 // Where each entry of the Raft log lies on disk, and the terms of the entries, in memory.
 //
-// 16 bytes for each entry plus one TermRun for each change of term, so its size is bounded by the
+// 12 bytes for each entry plus one TermRun for each change of term, so its size is bounded by the
 // driver's compaction and, if that fails, by SegmentedLog's Options::entries_max.
 // Threads: none of its own; the owner locks.
 #pragma once

@@ -41,13 +41,20 @@ std::string UserMetaKey(std::string_view key) {
 }
 
 RecordReader::RecordReader(const Database& database, const rocksdb::Snapshot* snapshot,
-                           const RecordOverlay* overlay)
-    : database_(database), overlay_(overlay) {
+                           const RecordOverlay* overlay, RecentRecords* recent)
+    : database_(database), overlay_(overlay), recent_(recent) {
   options_.snapshot = snapshot;
 }
 
 absl::StatusOr<bool> RecordReader::FindBase(std::string_view key, FoundRecord* found) const {
   found->pin.Reset();
+  if (recent_ != nullptr) {
+    if (const auto recent = recent_->Find(key); recent.has_value()) {
+      found->bytes = *recent;
+      CHECK(DecodeRecord(found->bytes, &found->record));
+      return true;
+    }
+  }
   const rocksdb::Status status =
       database_.db()->Get(options_, database_.current(), rocksdb::Slice(key), &found->pin);
   if (status.IsNotFound()) return false;

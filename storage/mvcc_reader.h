@@ -23,6 +23,7 @@
 #include "storage/mvcc_codec.h"
 #include "storage/mvcc_database.h"
 #include "storage/mvcc_overlay.h"
+#include "storage/mvcc_recent.h"
 
 namespace holdfast::storage::mvcc {
 
@@ -49,9 +50,10 @@ struct FoundRecord {
 
 class RecordReader {
  public:
-  // `snapshot` and `overlay` may be null. All must outlive the reader.
+  // `snapshot`, `overlay` and `recent` may be null. All must outlive the reader. `recent` is what
+  // the database holds for some keys, for a writer's reader only.
   RecordReader(const Database& database, const rocksdb::Snapshot* snapshot,
-               const RecordOverlay* overlay);
+               const RecordOverlay* overlay, RecentRecords* recent = nullptr);
 
   // The newest record, tombstones included. False: the key has none.
   absl::StatusOr<bool> FindNewest(std::string_view key, FoundRecord* found) const;
@@ -73,6 +75,7 @@ class RecordReader {
 
   const Database& database_;
   const RecordOverlay* const overlay_;
+  RecentRecords* const recent_;
   rocksdb::ReadOptions options_;
 };
 

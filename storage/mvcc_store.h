@@ -80,7 +80,8 @@ class MvccStore {
   struct Options {
     std::string dir;
     size_t block_cache_bytes = size_t{64} << 20;
-    size_t write_buffer_bytes = size_t{32} << 20;  // of all column families together, before a flush
+    size_t write_buffer_bytes = size_t{32}
+                                << 20;  // of all column families together, before a flush
   };
 
   // An immutable view of one applied index. Cheap (a RocksDB snapshot); do not keep it for long.

@@ -18,7 +18,7 @@ RocksWriter::RocksWriter(const Database& database, const AppliedState& base, Com
     : database_(database),
       commit_(std::move(commit)),
       state_(base),
-      reader_(database, /*snapshot=*/nullptr, &records_) {}
+      reader_(database, /*snapshot=*/nullptr, &records_, &recent_) {}
 
 void RocksWriter::BeginRevision() {
   CHECK(!open_);
@@ -183,6 +183,7 @@ absl::Status RocksWriter::Commit(Index index, Term term) {
   state_.term = term;
   if (absl::Status status = FillBatch(); !status.ok()) return status;
   if (absl::Status status = commit_(&batch_, state_); !status.ok()) return status;
+  for (const auto& [key, newest] : records_.records()) recent_.Store(key, newest->bytes);
   Clear();
   return absl::OkStatus();
 }

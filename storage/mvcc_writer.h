@@ -20,6 +20,7 @@
 #include "storage/mvcc_database.h"
 #include "storage/mvcc_overlay.h"
 #include "storage/mvcc_reader.h"
+#include "storage/mvcc_recent.h"
 #include "storage/mvcc_store.h"
 
 namespace holdfast::storage::mvcc {
@@ -66,6 +67,7 @@ class RocksWriter : public MvccStore::Writer {
   bool open_ = false;      // between BeginRevision and EndRevision
   uint32_t next_sub_ = 0;  // of the open revision; 0: nothing written in it
   RecordOverlay records_;
+  RecentRecords recent_;
   MetaOverlay metas_;
   rocksdb::WriteBatch batch_;
   RecordReader reader_;

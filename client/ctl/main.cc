@@ -61,7 +61,7 @@ void AddCommonOptions(CLI::App& app, CommandLine& line) {
   app.add_option("-w,--write-out", line.output, "Output: simple or json")
       ->check(CLI::IsMember({"simple", "json"}))
       ->capture_default_str();
-  app.add_option("--timeout", line.timeout, "For the whole command, such as 500ms or 5s")
+  app.add_option("--timeout", line.timeout, "For one request, such as 500ms or 5s")
       ->capture_default_str();
 }
 

@@ -35,7 +35,7 @@ void Cluster::CutLinks() {
   ++figures_.cuts;
   const auto all = membership_.All();
   const NodeId one = rng_.OneIn(2) ? SomeLeader() : all[rng_.Below(all.size())];
-  switch (rng_.Below(4)) {
+  switch (rng_.Below(5)) {
     case 0:  // isolate one
       for (const NodeId other : all) cut_[{one, other}] = cut_[{other, one}] = true;
       break;
@@ -48,6 +48,15 @@ void Cluster::CutLinks() {
       for (const NodeId a : all) {
         for (const NodeId b : all) {
           if (side[a] != side[b]) cut_[{a, b}] = true;
+        }
+      }
+      break;
+    }
+    case 3: {  // one, mostly a leader, with a single friend: it is heard, but by no majority
+      const NodeId friend_id = all[rng_.Below(all.size())];
+      for (const NodeId a : {one, friend_id}) {
+        for (const NodeId b : all) {
+          if (b != one && b != friend_id) cut_[{a, b}] = cut_[{b, a}] = true;
         }
       }
       break;

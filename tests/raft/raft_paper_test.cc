@@ -200,13 +200,12 @@ TEST(Paper52, ACandidateFollowsWhoeverLeadsItsTermOrALaterOne) {
 
 // The ticks after which a member of a group first asks for votes.
 uint32_t TimeoutOf(Member& m) {
-  uint32_t ticks = 0;
-  for (;;) {
-    ++ticks;
+  for (uint32_t ticks = 1; ticks <= 100; ++ticks) {
     for (const Message& out : m.Tick()) {
       if (out.type == MessageType::kVote) return ticks;
     }
   }
+  return 0;
 }
 
 TEST(Paper52, ElectionTimeoutsTakeEveryValueOfTheirRange) {
