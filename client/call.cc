@@ -18,6 +18,8 @@ constexpr size_t kSaidMax = 200;  // bytes of what a server said
 // Below this a try is not cut in half again: it gets all that is left.
 constexpr absl::Duration kShortestTry = absl::Milliseconds(50);
 
+constexpr absl::Duration kLongestPause = absl::Seconds(1);  // between two tries of one call
+
 constexpr char kRequireLeaderKey[] = "hasleader";
 constexpr char kMaxAgeKey[] = "holdfast-max-age-ms";
 
@@ -161,6 +163,10 @@ Call::MaybeVerdict Call::NextTry() {
     case Router::Choice::Kind::kAllTried: {
       // Members that answered "too old" or "behind" will say so again: waiting does not help.
       if (answered_ && !rung().linearizable) return RungOver(RungEnd::kAllAnswered);
+      // Every endpoint was asked, and none has served anybody for long: waiting will not help.
+      if (rung().needs_quorum() && dispatcher_->router().QuorumGivenUp()) {
+        return RungOver(RungEnd::kNoQuorum);
+      }
       tried_.assign(tried_.size(), false);
       const bool waited = std::exchange(swept_, true);
       return waited ? NextTry() : Wait();
@@ -206,7 +212,8 @@ void Call::Send(size_t endpoint) {
 }
 
 Call::MaybeVerdict Call::Wait() {
-  const absl::Duration delay = dispatcher_->router().Jitter(waits_++);
+  // The budget bounds the load; a longer wait inside one call would only hide a recovery from it.
+  const absl::Duration delay = std::min(dispatcher_->router().Jitter(waits_++), kLongestPause);
   if (delay >= TimeLeft()) return RungOver(RungEnd::kNoTime);
   timer_ = dispatcher_->loop().After(delay, [self = shared_from_this()] { self->OnTimer(); });
   return std::nullopt;
@@ -369,7 +376,8 @@ absl::Status Call::Failure(RungEnd why) const {
                                 "{}Give it more time, or check that the endpoints are reachable.",
                                 spec_.what, deadline, tried, effect));
   }
-  if (overloaded_ || (why == RungEnd::kNoBudget && healthy_left_)) {
+  // After a whole round the answer is the store's, not the budget's.
+  if (overloaded_ || (why == RungEnd::kNoBudget && healthy_left_ && !swept_)) {
     absl::Status status = StatusOf(
         absl::StatusCode::kResourceExhausted,
         fmt::format("{}: {}. {} {}Try again later, with jitter.", spec_.what,

@@ -88,7 +88,7 @@ class Call : public std::enable_shared_from_this<Call> {
   using Steady = std::chrono::steady_clock;
   // nullopt: the call is under way; it goes on with a reply or a timer.
   using MaybeVerdict = std::optional<Verdict>;
-  enum class RungEnd { kNoTime, kAttemptsSpent, kAllAnswered, kNoBudget };
+  enum class RungEnd { kNoTime, kAttemptsSpent, kAllAnswered, kNoBudget, kNoQuorum };
 
   // What one endpoint has answered so far.
   struct Said {

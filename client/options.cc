@@ -25,6 +25,9 @@ absl::Status RetryPolicy::Validate() const {
   if (base <= absl::ZeroDuration()) return Invalid("retry.base", "must be positive");
   if (cap < base) return Invalid("retry.cap", "must not be below retry.base");
   if (try_timeout <= absl::ZeroDuration()) return Invalid("retry.try_timeout", "must be positive");
+  if (quorum_patience < absl::ZeroDuration()) {
+    return Invalid("retry.quorum_patience", "must not be negative");
+  }
   if (healthy_after < absl::ZeroDuration()) {
     return Invalid("retry.healthy_after", "must not be negative");
   }

@@ -45,6 +45,19 @@ void Router::Report(size_t endpoint, Outcome outcome, bool needs_quorum) {
   const absl::Duration now = Now();
   absl::MutexLock lock(&mutex_);
   endpoints_.Report(endpoint, outcome, needs_quorum, now);
+  if (!needs_quorum || outcome == Outcome::kTooOld || outcome == Outcome::kBehind) return;
+  if (outcome == Outcome::kOk || outcome == Outcome::kRefused) {
+    quorum_failing_since_.reset();
+  } else if (!quorum_failing_since_.has_value()) {
+    quorum_failing_since_ = now;
+  }
+}
+
+bool Router::QuorumGivenUp() {
+  const absl::Duration now = Now();
+  absl::MutexLock lock(&mutex_);
+  return quorum_failing_since_.has_value() &&
+         now - *quorum_failing_since_ >= policy_.quorum_patience;
 }
 
 absl::Duration Router::Jitter(int n) {

@@ -44,6 +44,8 @@ class Router {
   void Refund();
   void Report(size_t endpoint, Outcome outcome, bool needs_quorum);
   absl::Duration Jitter(int n);
+  // Whether requests that need a quorum have only failed for longer than the policy's patience.
+  bool QuorumGivenUp();
 
   FreshGate::Pass EnterFreshGate();
   void OnFresh();
@@ -60,6 +62,7 @@ class Router {
   EndpointSet endpoints_ ABSL_GUARDED_BY(mutex_);
   RetryBudget budget_ ABSL_GUARDED_BY(mutex_);
   FreshGate gate_ ABSL_GUARDED_BY(mutex_);
+  std::optional<absl::Duration> quorum_failing_since_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace holdfast::internal

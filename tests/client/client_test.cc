@@ -623,6 +623,23 @@ TEST_F(ClientTest, InATotalOutageTheServersSeeTenPercentMore) {
   EXPECT_GE(AllCalls() - before, 30 + 30 - 1);
 }
 
+TEST_F(ClientTest, WithoutAQuorumForLongWritesFailAfterOneRound) {
+  AllAlways(Answer::NoLeader());
+  const auto client = OpenAll();
+  EXPECT_FALSE(client->Put("k", "v").ok());
+  clock_->Advance(absl::Seconds(30));  // beyond the patience, and the budget is full again
+  const int before = AllCalls();
+  // Without the patience this would try on until its attempts, budget or deadline are used up.
+  const absl::Status status = client->Put("k", "v", {.deadline = absl::Hours(1)}).status();
+  EXPECT_EQ(status.code(), StatusCode::kUnavailable) << status;
+  EXPECT_FALSE(MaybeCommitted(status));
+  EXPECT_EQ(AllCalls() - before, 3);
+  // One success and the client is patient again.
+  clock_->Advance(absl::Seconds(30));
+  FirstThen(Answer::NoLeader(), Answer::Ok());
+  EXPECT_TRUE(client->Put("k", "v").ok());
+}
+
 TEST_F(ClientTest, ASpentBudgetSaysWhenToComeBack) {
   AllAlways(WithKey());
   const auto client = OpenAll();

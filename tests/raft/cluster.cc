@@ -90,7 +90,7 @@ void Cluster::Work(Node& node) {
   if (Chance(options_.disk)) RunDisk(node, /*crashing=*/false);
   if (Chance(700)) TellDurable(node);
   if (Chance(options_.apply)) RunApply(node);
-  if (Chance(500)) RunFetches(node);
+  if (Chance(options_.fetch)) RunFetches(node);
   FlushAndCompact(node);
   if (Chance(options_.turn) && node.core->HasReady()) TakeReady(node);
   node.core->CheckInvariants();

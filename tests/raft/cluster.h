@@ -48,11 +48,15 @@ struct SimOptions {
   uint64_t restart = 25;
   uint64_t pause = 0;
   uint64_t resume = 30;
+  // Of a start: that this life's ticker runs four times too slow. A leader of that kind goes on
+  // leading, and answering, long after the others have moved on.
+  uint64_t slow_ticker = 0;
   // How eagerly each part of a node works, per node and step.
   uint64_t turn = 1000;  // take a Ready
   uint64_t disk = 1000;
   uint64_t apply = 1000;
   uint64_t probe = 100;
+  uint64_t fetch = 500;
   uint64_t flush = 30;
   uint64_t compact = 0;
   uint64_t peer_lost = 0;

@@ -131,6 +131,7 @@ void Cluster::Start(Node& node) {
   // Random, so that an answer to a former life names no question of this one.
   node.next_id = rng_.Next() >> 8;
   node.tick_ns = kTickNs - 300'000 + static_cast<int64_t>(rng_.Below(600'000));
+  if (faults_ && Chance(options_.slow_ticker)) node.tick_ns *= 4;
   node.next_tick_ns = now_ns_ + node.tick_ns;
   CoreOptions core = options_.core;
   core.id = node.id;
@@ -227,13 +228,15 @@ void Cluster::Read(Node& node) {
 void Cluster::HealEverything() {
   faults_ = false;
   // From here on everybody works at full speed, and the clients wait for the outcome.
-  options_.turn = options_.disk = options_.apply = 1000;
+  options_.turn = options_.disk = options_.apply = options_.fetch = 1000;
   options_.probe = 200;
   options_.propose = options_.read = options_.compact = 0;
   cut_.clear();
   for (auto& [id, node] : nodes_) {
     if (!node.up) Start(node);
     if (node.paused) Resume(node);
+    node.tick_ns = kTickNs;
+    node.next_tick_ns = std::min(node.next_tick_ns, now_ns_ + kTickNs);
   }
 }
 

@@ -8,6 +8,9 @@
 
 namespace holdfast::raft::test {
 
+// A core that always has something to do never gets anything done.
+constexpr int kMaxTurns = 10'000;
+
 CoreOptions StoryOptions(uint64_t id) {
   CoreOptions options;
   options.id = NodeId(id);
@@ -174,7 +177,10 @@ void Member::Carry(Ready ready, std::vector<Message>& out) {
 
 std::vector<Message> Member::Run() {
   std::vector<Message> out;
-  while (core_->HasReady()) Carry(Take(), out);
+  for (int turns = 0; core_->HasReady(); ++turns) {
+    CHECK(turns < kMaxTurns);
+    Carry(Take(), out);
+  }
   return out;
 }
 

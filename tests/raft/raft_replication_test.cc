@@ -377,6 +377,25 @@ TEST(Proposals, ThatReachNoLeaderAreRefusedNotPassedOn) {
   EXPECT_EQ(asker.refused, std::vector<uint64_t>{7});
 }
 
+TEST(Proposals, AreAppendedOrRefusedNeverBoth) {
+  Member m = Established(3, [](CoreOptions& o) { o.max_uncommitted_bytes = 3000; });
+  Message propose;
+  propose.type = MessageType::kPropose;
+  propose.from = NodeId(2);
+  propose.term = Term(1);
+  size_t refused = 0;
+  for (uint64_t id = 1; id <= 20; ++id) {
+    propose.propose_id = id;
+    propose.payloads = {std::string(200, 'x')};
+    const Index before = m->log().last();
+    const auto replies = OfType(m.Step(propose), MessageType::kProposeReply);
+    EXPECT_EQ(replies.size(), m->log().last() == before ? 1u : 0u);
+    refused += replies.size();
+  }
+  EXPECT_GT(refused, 0u);
+  EXPECT_LT(refused, 15u);
+}
+
 TEST(Proposals, BeyondTheUncommittedLimitAreRefused) {
   Member m = Established(3, [](CoreOptions& o) { o.max_uncommitted_bytes = 1000; });
   int appended = 0;
@@ -630,6 +649,32 @@ TEST(Fetch, AnAnswerForAFormerTermIsIgnored) {
   EXPECT_TRUE(OfType(m.Run(), MessageType::kAppend).empty());
   m->OnFetched(999, entries);  // nobody asked
   EXPECT_TRUE(m.Run().empty());
+}
+
+// It leads again, and waits for a fetch of its own: the old answer holds entries that were
+// overwritten meanwhile and must not go out under the new term.
+TEST(Fetch, AnAnswerForAFormerReignIsIgnoredInTheNext) {
+  CoreOptions options = StoryOptions(1);
+  options.cached_entry_bytes = 0;
+  Member m(options, Past(MembersOf(3), 1, 0, 0, {1, 1, 1}));
+  m.Lead();
+  m.hold_fetch = true;
+  m.Step(RejectFrom(2, 2, 3, 0, 0));
+  ASSERT_EQ(m.fetches.size(), 1u);
+  const FetchRequest old_fetch = m.fetches[0];
+  const auto old_entries = m.disk().Read(old_fetch.first, old_fetch.last, old_fetch.max_bytes);
+  ASSERT_EQ(old_entries.size(), 4u);  // its own of term 2 among them
+  m.Step(AppendFrom(3, 5, 1, 1, EntriesOf(2, {5})));
+  m.Lead();
+  m.Step(RejectFrom(2, 6, 2, 0, 0));
+  ASSERT_EQ(m.fetches.size(), 2u);
+  m->OnFetched(old_fetch.id, old_entries);
+  EXPECT_TRUE(OfType(m.Run(), MessageType::kAppend).empty());
+  const FetchRequest fetch = m.fetches[1];
+  m->OnFetched(fetch.id, m.disk().Read(fetch.first, fetch.last, fetch.max_bytes));
+  const auto out = OfType(m.Run(), MessageType::kAppend);
+  ASSERT_EQ(out.size(), 1u);
+  EXPECT_EQ(out[0].entries[1]->term, Term(5));
 }
 
 }  // namespace

@@ -51,6 +51,8 @@ SimOptions SimOptions::FromSeed(uint64_t seed) {
   o.restart = Pick(rng, {10, 40, 200});
   if (rng.OneIn(2)) o.pause = Pick(rng, {2, 8, 20});
   o.resume = Pick(rng, {10, 40});
+  if (rng.OneIn(2)) o.slow_ticker = Pick(rng, {200, 400});
+  if (rng.OneIn(3)) o.fetch = Pick(rng, {20, 100});
   if (rng.OneIn(2)) o.turn = Pick(rng, {200, 600});
   if (rng.OneIn(2)) o.disk = Pick(rng, {30, 150, 500});
   if (rng.OneIn(2)) o.apply = Pick(rng, {30, 150, 500});
@@ -66,16 +68,18 @@ std::string SimOptions::ToString() const {
   return fmt::format(
       "seed {} voters {} learners {} steps {} propose {} read {} loss {} duplicate {} slow {} (to "
       "{} "
-      "ms) cut {} heal {} crash {} restart {} pause {} resume {} turn {} disk {} apply {} probe {} "
+      "ms) cut {} heal {} crash {} restart {} pause {} resume {} slow_ticker {} fetch {} turn {} "
+      "disk {} apply {} probe {} "
       "flush {} compact {} peer_lost {} campaign {}; core: ticks {} / {} append {} inflight {} / "
       "{} cached {} "
       "apply {} "
       "uncommitted {} reads {} probes {}",
       seed, voters, learners, steps, propose, read, loss, duplicate, slow, slow_ms_max, cut, heal,
-      crash, restart, pause, resume, turn, disk, apply, probe, flush, compact, peer_lost, campaign,
-      core.heartbeat_ticks, core.election_ticks, core.max_append_bytes, core.max_inflight_messages,
-      core.max_inflight_bytes, core.cached_entry_bytes, core.max_apply_bytes,
-      core.max_uncommitted_bytes, core.max_pending_reads, core.max_pending_probes);
+      crash, restart, pause, resume, slow_ticker, fetch, turn, disk, apply, probe, flush, compact,
+      peer_lost, campaign, core.heartbeat_ticks, core.election_ticks, core.max_append_bytes,
+      core.max_inflight_messages, core.max_inflight_bytes, core.cached_entry_bytes,
+      core.max_apply_bytes, core.max_uncommitted_bytes, core.max_pending_reads,
+      core.max_pending_probes);
 }
 
 void Figures::Add(const Figures& o) {

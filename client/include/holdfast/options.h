@@ -35,6 +35,10 @@ struct RetryPolicy {
   absl::Duration try_timeout = absl::Seconds(2);
   // An endpoint's failures are forgotten only after it was healthy for this long.
   absl::Duration healthy_after = absl::Seconds(60);
+  // Writes and linearizable reads fail fast: once no endpoint has served one for this long, a call
+  // asks each endpoint once and then says so, instead of trying until its deadline. Longer than an
+  // election, so that a failover is waited out.
+  absl::Duration quorum_patience = absl::Seconds(3);
   // What the client may send beyond one attempt per call: this share of the calls plus so many a
   // second. In an outage the servers see at most (1 + budget_ratio) x calls + budget_per_second.
   double budget_ratio = 0.1;
