@@ -23,9 +23,10 @@ struct Progress {
   // Append messages in flight: {last index, bytes}. Bounded by CoreOptions::max_inflight_*.
   std::deque<std::pair<Index, size_t>> inflight;
   size_t inflight_bytes = 0;
-  bool heard_ack = false;   // since the last heartbeat tick
-  bool check_due = false;   // kReplicate: appends may be lost, ask with an empty one
-  bool probe_sent = false;  // kProbe: wait for the answer or the next heartbeat reply
+  bool heard_ack = false;             // since the last heartbeat tick
+  bool check_due = false;             // kReplicate: appends may be lost, ask with an empty one
+  uint32_t snapshot_pause_ticks = 0;  // after a failed snapshot, before the next is made
+  bool probe_sent = false;            // kProbe: wait for the answer or the next heartbeat reply
   bool fetch_pending = false;
   Index snapshot_index;        // kSnapshot: what was sent, 0 while it is being made
   uint64_t acked_round = 0;    // Freshness L2

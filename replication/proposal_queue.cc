@@ -5,18 +5,30 @@
 
 namespace holdfast::raft {
 
-void ProposalQueue::Add(Proposal proposal) {
+void ProposalQueue::Add(Proposal proposal, int64_t now_ns) {
+  proposal.since_ns = now_ns;
+  Hold(std::move(proposal), waiting_);
+}
+
+void ProposalQueue::Hold(Proposal proposal, std::vector<Proposal>& where) {
   if (waiting_bytes_ > kMaxWaitingBytes) {
     std::move(proposal.refused)(absl::ResourceExhaustedError("too many requests are queued"));
     return;
   }
   waiting_bytes_ += proposal.payload.size();
-  waiting_.push_back(std::move(proposal));
+  where.push_back(std::move(proposal));
 }
 
 void ProposalQueue::OfferTo(RaftCore& core, int64_t now_ns) {
-  std::vector<Proposal> all = std::exchange(waiting_, {});
-  waiting_bytes_ = 0;
+  std::vector<Proposal> all;
+  for (Proposal& proposal : std::exchange(waiting_, {})) {
+    waiting_bytes_ -= proposal.payload.size();
+    if (now_ns - proposal.since_ns > max_wait_ns_) {
+      std::move(proposal.refused)(absl::UnavailableError("no leader took the proposal"));
+    } else {
+      all.push_back(std::move(proposal));
+    }
+  }
   const bool forwards = core.role() != Role::kLeader;
   for (size_t begin = 0; begin < all.size();) {
     std::vector<std::string> payloads;
@@ -50,6 +62,7 @@ void ProposalQueue::OfferTo(RaftCore& core, int64_t now_ns) {
 }
 
 void ProposalQueue::RefuseWaiting(const absl::Status& why) {
+  ReleaseRefused();
   waiting_bytes_ = 0;
   for (Proposal& proposal : std::exchange(waiting_, {})) std::move(proposal.refused)(why);
 }
@@ -58,12 +71,17 @@ void ProposalQueue::Refused(uint64_t propose_id) {
   auto node = forwarded_.extract(propose_id);
   if (node.empty()) return;
   forwarded_bytes_ -= node.mapped().bytes;
-  for (Proposal& proposal : node.mapped().proposals) Add(std::move(proposal));
+  for (Proposal& proposal : node.mapped().proposals) Hold(std::move(proposal), refused_);
 }
 
-void ProposalQueue::ForgetForwarded(int64_t before_ns) {
-  while (!forwarded_.empty() &&
-         (forwarded_.begin()->second.at_ns < before_ns || forwarded_bytes_ > kMaxForwardedBytes)) {
+void ProposalQueue::ReleaseRefused() {
+  std::move(refused_.begin(), refused_.end(), std::back_inserter(waiting_));
+  refused_.clear();
+}
+
+void ProposalQueue::ForgetForwarded(int64_t now_ns) {
+  while (!forwarded_.empty() && (now_ns - forwarded_.begin()->second.at_ns > max_wait_ns_ ||
+                                 forwarded_bytes_ > kMaxForwardedBytes)) {
     forwarded_bytes_ -= forwarded_.begin()->second.bytes;
     forwarded_.erase(forwarded_.begin());
   }

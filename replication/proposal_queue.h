@@ -21,21 +21,27 @@ namespace holdfast::raft {
 struct Proposal {
   std::string payload;
   absl::AnyInvocable<void(absl::Status) &&> refused;
+  int64_t since_ns = 0;  // set by ProposalQueue::Add
 };
 
 class ProposalQueue {
  public:
   // `boot`: random per process start; ids begin there, so that none is that of a former life.
-  explicit ProposalQueue(uint64_t boot) : next_id_((boot >> 1) + 1) {}
+  // A proposal that no leader took within `max_wait_ns` is refused; its caller has given up by
+  // then.
+  ProposalQueue(uint64_t boot, int64_t max_wait_ns)
+      : max_wait_ns_(max_wait_ns), next_id_((boot >> 1) + 1) {}
 
-  void Add(Proposal proposal);
+  void Add(Proposal proposal, int64_t now_ns);
   // Proposes everything that waits, in batches. REQUIRES: the core knows a leader.
   void OfferTo(RaftCore& core, int64_t now_ns);
   void RefuseWaiting(const absl::Status& why);
-  // The leader's word that a forwarded batch was not appended: it waits again.
+  // The leader's word that a forwarded batch was not appended. It waits for the next tick: a leader
+  // that is full, or no longer leads, would only refuse it again at once.
   void Refused(uint64_t propose_id);
-  // Batches forwarded before this instant: no refusal will come any more.
-  void ForgetForwarded(int64_t before_ns);
+  void ReleaseRefused();
+  // Batches forwarded more than max_wait_ns ago: no refusal will come any more.
+  void ForgetForwarded(int64_t now_ns);
 
  private:
   static constexpr size_t kMaxBatchBytes = size_t{1} << 20;
@@ -47,7 +53,11 @@ class ProposalQueue {
     std::vector<Proposal> proposals;
   };
 
+  void Hold(Proposal proposal, std::vector<Proposal>& where);
+
+  const int64_t max_wait_ns_;
   std::vector<Proposal> waiting_;
+  std::vector<Proposal> refused_;  // until the next tick; counted in waiting_bytes_
   size_t waiting_bytes_ = 0;
   std::map<uint64_t, Forwarded> forwarded_;
   size_t forwarded_bytes_ = 0;

@@ -28,8 +28,8 @@ absl::Status CoreOptions::Validate() const {
     return absl::InvalidArgumentError("election_ticks must be at least 3 heartbeats");
   }
   if (max_append_bytes == 0 || max_inflight_messages == 0 || max_inflight_bytes == 0 ||
-      max_uncommitted_bytes == 0 || max_apply_bytes == 0 || max_pending_reads == 0 ||
-      max_pending_probes == 0) {
+      max_uncommitted_bytes == 0 || max_apply_bytes == 0 || max_unapplied_bytes == 0 ||
+      max_pending_reads == 0 || max_pending_probes == 0) {
     return absl::InvalidArgumentError("the core's limits must be positive");
   }
   return absl::OkStatus();
@@ -226,6 +226,11 @@ bool RaftCore::StepTerm(const Message& m) {
       reply.reject = true;
       reply.pre_vote = m.pre_vote;
       Send(std::move(reply));
+    } else if (m.type == MessageType::kPropose) {
+      RefuseProposal(m);
+    } else if (m.type == MessageType::kProposeReply) {
+      // A refusal is about the id, whatever term it was said in.
+      ready_.proposals_refused.push_back(m.propose_id);
     }
     return false;
   }
@@ -420,7 +425,10 @@ ProposeOutcome RaftCore::Propose(uint64_t propose_id, std::vector<std::string> p
     Send(std::move(m));
     return ProposeOutcome::kForwarded;
   }
-  if (uncommitted_bytes_ >= options_.max_uncommitted_bytes) return ProposeOutcome::kFull;
+  if (uncommitted_bytes_ >= options_.max_uncommitted_bytes ||
+      log_.cached_bytes() >= options_.max_unapplied_bytes) {
+    return ProposeOutcome::kFull;
+  }
   if (payloads.empty()) return ProposeOutcome::kAppended;
   std::vector<EntryRef> entries;
   entries.reserve(payloads.size());
@@ -442,7 +450,11 @@ void RaftCore::StepPropose(Message m) {
       Propose(m.propose_id, std::move(m.payloads)) == ProposeOutcome::kAppended) {
     return;
   }
-  // Never passed on a second time: a refusal is certain, a chain of forwards is not.
+  RefuseProposal(m);
+}
+
+// Never passed on a second time: a refusal is certain, a chain of forwards is not.
+void RaftCore::RefuseProposal(const Message& m) {
   Message reply = Make(MessageType::kProposeReply, m.from);
   reply.reject = true;
   reply.propose_id = m.propose_id;
@@ -648,6 +660,8 @@ Ready RaftCore::TakeReady() {
   BuildAppendBatch();
   BuildApply();
   log_.EvictTo(std::min(applied_, log_.durable()), options_.cached_entry_bytes);
+  // When apply falls far behind, what waits for it is fetched back from the disk in its turn.
+  log_.EvictTo(std::min(commit_, log_.durable()), options_.max_unapplied_bytes);
   return std::exchange(ready_, {});
 }
 

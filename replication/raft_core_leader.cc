@@ -21,6 +21,9 @@ bool RaftCore::QuorumActive() const {
 }
 
 void RaftCore::TickLeader() {
+  for (auto& [peer, progress] : progress_) {
+    if (progress.snapshot_pause_ticks > 0) --progress.snapshot_pause_ticks;
+  }
   // Thesis 6.2: without a quorum for an election timeout, we must not go on as if we led.
   if (++quorum_check_elapsed_ >= options_.election_ticks) {
     quorum_check_elapsed_ = 0;
@@ -184,7 +187,8 @@ void RaftCore::EmitAppend(NodeId peer, Progress& p, std::vector<EntryRef> entrie
 }
 
 void RaftCore::WantSnapshot(NodeId peer, Progress& p) {
-  if (!p.recent_active) return;  // nobody there to take it; a heartbeat reply brings us back here
+  // Nobody there to take it, or the last try failed just now: a heartbeat reply brings us back.
+  if (!p.recent_active || p.snapshot_pause_ticks > 0) return;
   p.BecomeSnapshot();
   ready_.snapshots_wanted.push_back(peer);
 }
@@ -197,8 +201,9 @@ void RaftCore::OnSnapshotSent(NodeId peer, Index index, bool ok) {
   sends_due_ = true;
   p.snapshot_index = index;
   p.BecomeProbe(std::min(ok ? index + 1 : p.match_index + 1, log_.last() + 1));
-  // After a failure the next heartbeat reply, not the next turn, tries again.
+  // A checkpoint costs a flush: after a failure the next one waits for an election timeout.
   p.probe_sent = !ok;
+  p.snapshot_pause_ticks = ok ? 0 : options_.election_ticks;
 }
 
 // Followers apply, and forwarded callers are answered, as soon as they know: the commit index does

@@ -154,6 +154,7 @@ class RaftNodeImpl final : public RaftNode {
   int64_t last_probe_ns_ = 0;
   int64_t last_urgent_ns_ = 0;
   int64_t last_record_ns_ = 0;
+  std::atomic<bool> record_pending_{false};
   struct FreshWaiter {
     absl::Duration max_age;
     int64_t deadline_ns;
@@ -168,7 +169,8 @@ class RaftNodeImpl final : public RaftNode {
   Index flushed_;
   uint64_t log_bytes_at_flush_ = 0;
   bool flushing_ = false;
-  std::map<NodeId, Index> snapshots_out_;  // being sent: the log keeps what follows them
+  // Being made or sent: the log keeps what follows them. At most one a peer and term.
+  std::map<std::pair<NodeId, Term>, Index> snapshots_out_;
   std::shared_ptr<const Membership> membership_;
 
   base::BoundedQueue<Input> inbox_;
@@ -199,7 +201,7 @@ RaftNodeImpl::RaftNodeImpl(NodeOptions options, const RaftCore::Recovered& recov
                                      static_cast<double>(tick_ns_ * options_.core.election_ticks))),
       core_(options_.core, recovered, options_.seed),
       tracker_(options_.boot, options_.seed ^ options_.boot),
-      proposals_(options_.boot),
+      proposals_(options_.boot, 2 * grace_ns_),
       reads_(absl::ToInt64Nanoseconds(options_.ask_again), options_.boot),
       now_(options_.clock->Sample()),
       next_tick_ns_(now_.boot_ns + tick_ns_),
@@ -250,7 +252,9 @@ void RaftNodeImpl::OnDurable(uint64_t seq, std::vector<Message> after_durable) {
 void RaftNodeImpl::Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) {
   const size_t bytes = payload.size() + kInputOverhead;
   auto proposal = std::make_shared<Proposal>(Proposal{std::move(payload), std::move(refused)});
-  if (inbox_.TryPush([this, proposal] { proposals_.Add(std::move(*proposal)); }, bytes)) return;
+  if (inbox_.TryPush([this, proposal] { proposals_.Add(std::move(*proposal), now_.boot_ns); },
+                     bytes))
+    return;
   std::move(proposal->refused)(inbox_.closed()
                                    ? absl::UnavailableError("the node is stopping")
                                    : absl::ResourceExhaustedError("too many requests are queued"));
@@ -354,20 +358,20 @@ void RaftNodeImpl::Run() {
   prctl(PR_SET_NAME, "hf-raft");
   while (!inbox_.closed()) {
     const int64_t wait_ns = next_tick_ns_ - options_.clock->Sample().boot_ns;
-    std::vector<Input> inputs;
-    if (wait_ns > 0) inputs = inbox_.DrainFor(absl::Nanoseconds(wait_ns));
+    // Also when a tick is overdue: what was heard meanwhile counts before time does.
+    std::vector<Input> inputs = inbox_.DrainFor(absl::Nanoseconds(std::max<int64_t>(0, wait_ns)));
     // Taken before anything of this turn is sent: the sample of its probes and rounds.
     now_ = options_.clock->Sample();
     for (Input& input : inputs) input();
     RunTicks();
     OfferProposals();
     OfferReads();
-    OfferFresh();
     do {
       Carry(core_.TakeReady());
     } while (core_.HasReady());
     tracker_.OnApplied(core_.applied());
     reads_.OnApplied(core_.applied());
+    OfferFresh();
     MaybeFlush();
     MaybeWriteRecord();
     Publish();
@@ -378,6 +382,7 @@ void RaftNodeImpl::Run() {
 void RaftNodeImpl::RunTicks() {
   for (int i = 0; i < kMaxTicksATurn && now_.boot_ns >= next_tick_ns_; ++i) {
     core_.Tick();
+    proposals_.ReleaseRefused();
     next_tick_ns_ += tick_ns_;
   }
   if (now_.boot_ns >= next_tick_ns_) next_tick_ns_ = now_.boot_ns + tick_ns_;
@@ -390,7 +395,7 @@ void RaftNodeImpl::OfferProposals() {
   } else if (leaderless_too_long()) {
     proposals_.RefuseWaiting(absl::UnavailableError("no leader"));
   }
-  proposals_.ForgetForwarded(now_.boot_ns - 2 * grace_ns_);
+  proposals_.ForgetForwarded(now_.boot_ns);
 }
 
 void RaftNodeImpl::OfferReads() {
@@ -480,9 +485,13 @@ void RaftNodeImpl::InstallSnapshot(AppendBatch& append) {
   // C7: the data first, in one atomic step, then the log; a crash between is finished at start.
   const absl::Status installed =
       apply_worker_.InstallAndWait(append.snapshot_dir, *append.log.reset);
-  if (!installed.ok()) Fatal(installed);
+  if (!installed.ok()) {
+    Fatal(installed);
+    append = {};  // the log must not be reset to what the data does not have
+    return std::move(in.mapped().done)(installed);
+  }
   flushed_ = append.log.reset->index;
-  std::move(in.mapped().done)(installed);
+  std::move(in.mapped().done)(absl::OkStatus());
 }
 
 void RaftNodeImpl::SendMessages(std::vector<Message> messages) {
@@ -527,7 +536,7 @@ void RaftNodeImpl::Fetch(const FetchRequest& request) {
 }
 
 void RaftNodeImpl::SendSnapshotTo(NodeId peer) {
-  snapshots_out_[peer] = core_.applied();
+  snapshots_out_[{peer, core_.term()}] = core_.applied();
   // The term that asks: a snapshot sent under a later one would speak for another leader.
   const bool queued = maintenance_.Run([this, peer, term = core_.term()] {
     auto taken = machine_->TakeCheckpoint();
@@ -537,8 +546,8 @@ void RaftNodeImpl::SendSnapshotTo(NodeId peer) {
         if (taken.ok()) std::filesystem::remove_all(taken->dir);
         LOG_WARN("no snapshot for member {:x}: {}", peer.value,
                  taken.ok() ? "leadership was lost" : taken.status().ToString());
-        snapshots_out_.erase(peer);
-        core_.OnSnapshotSent(peer, Index(0), false);
+        snapshots_out_.erase({peer, term});
+        if (still_leading) core_.OnSnapshotSent(peer, Index(0), false);
         return;
       }
       LOG_INFO("sending member {:x} a snapshot at index {}", peer.value, taken->index.value);
@@ -547,26 +556,30 @@ void RaftNodeImpl::SendSnapshotTo(NodeId peer) {
       snapshot.term = term;
       snapshot.mark = {taken->index, taken->term, core_.MembershipAt(taken->index).Encode()};
       snapshot.dir = taken->dir;
-      transport_->SendSnapshot(std::move(snapshot), [this, peer, ckpt = *taken](absl::Status sent) {
-        std::filesystem::remove_all(ckpt.dir);
-        if (!sent.ok()) LOG_WARN("snapshot to {:x}: {}", peer.value, sent.ToString());
-        Post([this, peer, index = ckpt.index, ok = sent.ok()] {
-          snapshots_out_.erase(peer);
-          core_.OnSnapshotSent(peer, index, ok);
-        });
-      });
+      transport_->SendSnapshot(std::move(snapshot),
+                               [this, peer, term, ckpt = *taken](absl::Status sent) {
+                                 std::filesystem::remove_all(ckpt.dir);
+                                 if (!sent.ok())
+                                   LOG_WARN("snapshot to {:x}: {}", peer.value, sent.ToString());
+                                 Post([this, peer, term, index = ckpt.index, ok = sent.ok()] {
+                                   snapshots_out_.erase({peer, term});
+                                   // One of an earlier term says nothing about what this term sent.
+                                   if (core_.term() == term) core_.OnSnapshotSent(peer, index, ok);
+                                 });
+                               });
     });
   });
   CHECK(queued);  // at most one snapshot a peer is ever out
 }
 
 void RaftNodeImpl::MaybeFlush() {
-  if (flushing_) return;
+  // A flush may have covered more than we have heard of being applied.
+  if (flushing_ || core_.applied() <= flushed_) return;
   const uint64_t behind = core_.applied().value - flushed_.value;
   const uint64_t log_bytes = log_->disk_bytes();
+  log_bytes_at_flush_ = std::min(log_bytes_at_flush_, log_bytes);  // the log was cut since
   const bool by_count = behind >= options_.snapshot_count;
-  const bool by_bytes =
-      behind > 0 && log_bytes >= log_bytes_at_flush_ + options_.snapshot_log_bytes;
+  const bool by_bytes = log_bytes >= log_bytes_at_flush_ + options_.snapshot_log_bytes;
   if (!by_count && !by_bytes) return;
   flushing_ = true;
   const bool queued = maintenance_.Run([this] {
@@ -583,7 +596,7 @@ void RaftNodeImpl::CompactLog(Index flushed) {
   flushed_ = std::max(flushed_, flushed);
   Index to = std::min(flushed_, core_.applied());
   to = to.value > options_.catch_up_entries ? to - options_.catch_up_entries : Index(0);
-  for (const auto& [peer, index] : snapshots_out_) to = std::min(to, index);
+  for (const auto& [sending, index] : snapshots_out_) to = std::min(to, index);
   if (to > core_.log().mark_index()) log_worker_.Compact(core_.CompactTo(to));
 }
 
@@ -591,11 +604,14 @@ void RaftNodeImpl::MaybeWriteRecord() {
   if (options_.freshness_record_path.empty() || !tracker_.claim()) return;
   if (now_.boot_ns - last_record_ns_ < absl::ToInt64Nanoseconds(kRecordEvery)) return;
   last_record_ns_ = now_.boot_ns;
+  if (record_pending_.exchange(true)) return;  // behind a slow flush: one in the queue is enough
   // F4: the claim is about applied entries, which are durable in the log (C4).
-  (void)maintenance_.Run([path = options_.freshness_record_path, claim = *tracker_.claim()] {
-    const absl::Status written = WriteFreshnessRecord(path, claim);
+  const bool queued = maintenance_.Run([this, claim = *tracker_.claim()] {
+    const absl::Status written = WriteFreshnessRecord(options_.freshness_record_path, claim);
     if (!written.ok()) LOG_WARN("freshness record: {}", written.ToString());
+    record_pending_ = false;
   });
+  if (!queued) record_pending_ = false;
 }
 
 void RaftNodeImpl::Publish() {

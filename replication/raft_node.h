@@ -35,7 +35,8 @@ namespace holdfast::raft {
 class Transport {
  public:
   virtual ~Transport() = default;
-  // Raft and log thread. Takes a turn's messages; never blocks; may drop (Raft allows it).
+  // Raft and log thread. Takes a turn's messages; never blocks; may drop or reorder (Raft allows
+  // it), but must never deliver a message twice: a forwarded proposal would be appended twice.
   virtual void Send(std::vector<Message> messages) = 0;
   // Raft thread. Copies the checkpoint directory to the peer in the background, with checksums
   // and a deadline; then calls `done` on any thread. The directory is removed by the caller.
@@ -134,7 +135,8 @@ class RaftNode {
   // caller keeps its own deadline, after which the outcome is unknown.
   virtual void Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) = 0;
 
-  // Any thread, never blocks. Calls `done` exactly once, on a node thread, with an index that is
+  // Any thread, never blocks. Calls `done` exactly once, on a node thread (or at once, with
+  // Unavailable or ResourceExhausted, if the node is stopping or overloaded), with an index that is
   // already applied: a read after it is linearizable with respect to the instant of this call.
   // Unavailable: no leader within leaderless_grace; DeadlineExceeded after `timeout`.
   using ReadDone = absl::AnyInvocable<void(absl::StatusOr<Index>) &&>;

@@ -42,16 +42,19 @@ void LogWorker::Run() {
         group.push_back(std::move(*batch));
         continue;
       }
-      WriteAll(group);
+      WriteAll(std::exchange(group, {}));
       const absl::Status compacted = log_->Compact(std::get<storage::LogMark>(item));
-      if (!compacted.ok()) fatal_(compacted);
+      if (!compacted.ok()) {
+        failed_ = true;
+        fatal_(compacted);
+      }
     }
-    WriteAll(group);
+    WriteAll(std::move(group));
   }
 }
 
-void LogWorker::WriteAll(std::vector<AppendBatch>& group) {
-  if (group.empty()) return;
+void LogWorker::WriteAll(std::vector<AppendBatch> group) {
+  if (group.empty() || failed_) return;
   std::vector<storage::LogBatch> batches;
   std::vector<Message> after_durable;
   for (AppendBatch& batch : group) {
@@ -64,10 +67,12 @@ void LogWorker::WriteAll(std::vector<AppendBatch>& group) {
   if (!batches.empty()) {
     const absl::Status written = log_->Append(batches);
     // Nothing is acknowledged after a failed write or fsync, now or ever.
-    if (!written.ok()) return fatal_(written);
+    if (!written.ok()) {
+      failed_ = true;
+      return fatal_(written);
+    }
   }
   durable_(group.back().seq, std::move(after_durable));
-  group.clear();
 }
 
 // ---------------------------------------------------------------- apply

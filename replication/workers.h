@@ -37,8 +37,9 @@ class LogWorker {
  private:
   using Item = std::variant<AppendBatch, storage::LogMark>;
   void Run();
-  void WriteAll(std::vector<AppendBatch>& group);
+  void WriteAll(std::vector<AppendBatch> group);
 
+  bool failed_ = false;  // after a failed write nothing is acknowledged, whatever fatal_ does
   storage::LogStore* const log_;
   const Durable durable_;
   const Fatal fatal_;
