@@ -29,7 +29,7 @@ absl::Status CoreOptions::Validate() const {
   }
   if (max_append_bytes == 0 || max_inflight_messages == 0 || max_inflight_bytes == 0 ||
       max_uncommitted_bytes == 0 || max_apply_bytes == 0 || max_unapplied_bytes == 0 ||
-      max_pending_reads == 0 || max_pending_probes == 0) {
+      max_unapplied_entries == 0 || max_pending_reads == 0 || max_pending_probes == 0) {
     return absl::InvalidArgumentError("the core's limits must be positive");
   }
   return absl::OkStatus();
@@ -426,7 +426,7 @@ ProposeOutcome RaftCore::Propose(uint64_t propose_id, std::vector<std::string> p
     return ProposeOutcome::kForwarded;
   }
   if (uncommitted_bytes_ >= options_.max_uncommitted_bytes ||
-      log_.cached_bytes() >= options_.max_unapplied_bytes) {
+      log_.last().value - applied_.value >= options_.max_unapplied_entries) {
     return ProposeOutcome::kFull;
   }
   if (payloads.empty()) return ProposeOutcome::kAppended;

@@ -53,7 +53,8 @@ struct CoreOptions {
   size_t max_inflight_bytes = size_t{32} << 20;     // append bytes unanswered, a peer
   size_t max_uncommitted_bytes = size_t{64} << 20;  // beyond it Propose answers kFull
   size_t max_apply_bytes = size_t{8} << 20;         // handed out and not yet OnApplied
-  size_t max_unapplied_bytes = size_t{128} << 20;   // cached, not applied: beyond it kFull
+  size_t max_unapplied_bytes = size_t{128} << 20;   // cached for apply; the rest is fetched back
+  uint64_t max_unapplied_entries = 200000;          // committed or not: beyond it kFull
   size_t cached_entry_bytes = size_t{16} << 20;     // applied entries kept for slow peers
   size_t max_pending_reads = 65536;                 // beyond it followers' questions are dropped
   size_t max_pending_probes = 1024;

@@ -24,9 +24,6 @@ constexpr int kStreamsPerConnectionMax = 10'000;
 constexpr size_t kClientMessagesBytesMax = size_t{512} << 20;
 // etcd's --grpc-keepalive-min-time.
 constexpr int kClientPingMinMs = 5'000;
-// Peers ping each other every two seconds, so that a half-open connection is noticed.
-constexpr int kPeerPingMs = 2'000;
-constexpr int kPeerPingMinMs = 500;
 constexpr int kBacklog = 1;
 
 absl::Status Explain(int error, std::string_view flag, const Url& url) {
@@ -107,17 +104,6 @@ void SetClientArguments(const ListenerOptions& options, grpc::ServerBuilder* bui
   builder->SetResourceQuota(quota);
 }
 
-void SetPeerArguments(grpc::ServerBuilder* builder) {
-  // Frames are bounded by the sender (PeerTransport::Options), one large entry may exceed that.
-  builder->SetMaxReceiveMessageSize(INT_MAX);
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIME_MS, kPeerPingMs);
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kPeerPingMs);
-  builder->AddChannelArgument(GRPC_ARG_KEEPALIVE_PERMIT_WITHOUT_CALLS, 1);
-  builder->AddChannelArgument(GRPC_ARG_HTTP2_MAX_PINGS_WITHOUT_DATA, 0);
-  builder->AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS,
-                              kPeerPingMinMs);
-}
-
 }  // namespace
 
 absl::Status CheckCanListen(std::string_view flag, const std::vector<Url>& urls) {
@@ -140,7 +126,7 @@ absl::StatusOr<Listener> Listen(const ListenerOptions& options) {
   if (options.callers == Callers::kClients) {
     SetClientArguments(options, &builder);
   } else {
-    SetPeerArguments(&builder);
+    options.configure_peers(&builder);
   }
   std::vector<int> ports(options.urls.size(), 0);
   for (size_t i = 0; i < options.urls.size(); ++i) {

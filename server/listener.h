@@ -6,6 +6,7 @@
 
 #include <grpcpp/grpcpp.h>
 
+#include <functional>
 #include <memory>
 #include <string_view>
 #include <vector>
@@ -32,6 +33,8 @@ struct ListenerOptions {
   Callers callers = Callers::kClients;
   std::vector<grpc::Service*> services;  // outlive the listener
   size_t max_request_bytes = 0;          // clients only
+  // Peers only: what their transport asks of the server (PeerTransport::ConfigureServer).
+  std::function<void(grpc::ServerBuilder*)> configure_peers;
 };
 absl::StatusOr<Listener> Listen(const ListenerOptions& options);
 

@@ -87,6 +87,7 @@ class ServerImpl : public Server {
   std::unique_ptr<KvService> kv_service_;
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
+  PeerTransport::Options transport_options_;
   Listener peers_;
   Listener clients_;
   std::unique_ptr<Publisher> publisher_;
@@ -156,12 +157,11 @@ absl::Status ServerImpl::OpenStorage() {
 }
 
 absl::Status ServerImpl::StartNode() {
-  PeerTransport::Options transport_options;
-  transport_options.self = identity_.self;
-  transport_options.cluster_id = identity_.cluster_id;
-  transport_options.snapshot_dir = data_dir_->snapshot_dir();
+  transport_options_.self = identity_.self;
+  transport_options_.cluster_id = identity_.cluster_id;
+  transport_options_.snapshot_dir = data_dir_->snapshot_dir();
   absl::StatusOr<std::unique_ptr<PeerTransport>> transport =
-      PeerTransport::Create(transport_options);
+      PeerTransport::Create(transport_options_);
   if (!transport.ok()) return transport.status();
   transport_ = *std::move(transport);
 
@@ -187,10 +187,14 @@ absl::Status ServerImpl::StartNode() {
 }
 
 absl::Status ServerImpl::OpenPeerPort() {
-  absl::StatusOr<Listener> peers = Listen({.flag = kPeerFlag,
-                                           .urls = config_.listen_peer_urls,
-                                           .callers = Callers::kPeers,
-                                           .services = {transport_->service()}});
+  absl::StatusOr<Listener> peers =
+      Listen({.flag = kPeerFlag,
+              .urls = config_.listen_peer_urls,
+              .callers = Callers::kPeers,
+              .services = {transport_->service()},
+              .configure_peers = [this](grpc::ServerBuilder* builder) {
+                PeerTransport::ConfigureServer(transport_options_, builder);
+              }});
   if (!peers.ok()) return peers.status();
   peers_ = *std::move(peers);
   LOG_INFO("listening for peers on {}", fmt::join(ToStrings(peers_.bound), " "));
@@ -225,7 +229,8 @@ absl::Status ServerImpl::OpenClientPort() {
        .urls = config_.listen_client_urls,
        .callers = Callers::kClients,
        .services = {kv_service_->service(), cluster_service_.get(), maintenance_service_.get()},
-       .max_request_bytes = config_.max_request_bytes});
+       .max_request_bytes = config_.max_request_bytes,
+       .configure_peers = nullptr});
   if (!clients.ok()) return clients.status();
   clients_ = *std::move(clients);
   LOG_INFO("enabled capabilities for version {}", kEtcdClusterVersion);
