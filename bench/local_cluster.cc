@@ -20,6 +20,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
@@ -81,7 +82,8 @@ bool PortIsFree(int port) {
 }
 
 // Only async-signal-safe calls between fork and exec: other threads may hold any lock.
-[[noreturn]] void RunChild(pid_t parent, const char* binary, char* const* argv, int log_fd) {
+[[noreturn]] void RunChild(pid_t parent, const char* binary, char* const* argv,
+                           char* const* environment, int log_fd) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != parent) _exit(127);  // the parent died before the line above
   setpgid(0, 0);                        // Ctrl-C is for the bench, which then ends its servers
@@ -92,7 +94,7 @@ bool PortIsFree(int port) {
   dup2(null_fd, STDIN_FILENO);
   dup2(log_fd, STDOUT_FILENO);
   dup2(log_fd, STDERR_FILENO);
-  execv(binary, argv);
+  execve(binary, argv, environment);
   _exit(127);
 }
 
@@ -103,9 +105,16 @@ absl::StatusOr<pid_t> Spawn(const std::string& binary, std::vector<std::string> 
   std::vector<char*> argv = {const_cast<char*>(binary.c_str())};
   for (std::string& arg : args) argv.push_back(arg.data());
   argv.push_back(nullptr);
+  // Members are configured by their flags alone: what the environment says (for this process's own
+  // tests, say) is not meant for them.
+  std::vector<char*> environment;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    if (!std::string_view(*variable).starts_with("HOLDFAST_")) environment.push_back(*variable);
+  }
+  environment.push_back(nullptr);
   const pid_t parent = getpid();
   const pid_t pid = fork();
-  if (pid == 0) RunChild(parent, binary.c_str(), argv.data(), log_fd);
+  if (pid == 0) RunChild(parent, binary.c_str(), argv.data(), environment.data(), log_fd);
   close(log_fd);
   if (pid < 0) return absl::UnavailableError(ErrnoText("fork"));
   return pid;

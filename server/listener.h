@@ -34,7 +34,7 @@ struct ListenerOptions {
   std::vector<grpc::Service*> services;  // outlive the listener
   size_t max_request_bytes = 0;          // clients only
   // Peers only: what their transport asks of the server (PeerTransport::ConfigureServer).
-  std::function<void(grpc::ServerBuilder*)> configure_peers;
+  std::function<void(grpc::ServerBuilder*)> configure_peers = nullptr;
 };
 absl::StatusOr<Listener> Listen(const ListenerOptions& options);
 

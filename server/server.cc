@@ -229,8 +229,7 @@ absl::Status ServerImpl::OpenClientPort() {
        .urls = config_.listen_client_urls,
        .callers = Callers::kClients,
        .services = {kv_service_->service(), cluster_service_.get(), maintenance_service_.get()},
-       .max_request_bytes = config_.max_request_bytes,
-       .configure_peers = nullptr});
+       .max_request_bytes = config_.max_request_bytes});
   if (!clients.ok()) return clients.status();
   clients_ = *std::move(clients);
   LOG_INFO("enabled capabilities for version {}", kEtcdClusterVersion);
