@@ -16,24 +16,24 @@ namespace holdfast::base {
 
 }  // namespace holdfast::base
 
-#define CHECK(cond)                                                   \
-  do {                                                                \
-    if (__builtin_expect(!(cond), 0)) {                               \
-      ::holdfast::base::CheckFailed(__FILE__, __LINE__, #cond);       \
-    }                                                                 \
+#define CHECK(cond)                                             \
+  do {                                                          \
+    if (__builtin_expect(!(cond), 0)) {                         \
+      ::holdfast::base::CheckFailed(__FILE__, __LINE__, #cond); \
+    }                                                           \
   } while (0)
 
-#define CHECK_MSG(cond, message)                                      \
-  do {                                                                \
-    if (__builtin_expect(!(cond), 0)) {                               \
+#define CHECK_MSG(cond, message)                                           \
+  do {                                                                     \
+    if (__builtin_expect(!(cond), 0)) {                                    \
       ::holdfast::base::CheckFailed(__FILE__, __LINE__, #cond, (message)); \
-    }                                                                 \
+    }                                                                      \
   } while (0)
 
-#define CHECK_OK(expr)                                                \
-  do {                                                                \
-    const absl::Status check_ok_status = (expr);                      \
-    if (__builtin_expect(!check_ok_status.ok(), 0)) {                 \
+#define CHECK_OK(expr)                                                                      \
+  do {                                                                                      \
+    const absl::Status check_ok_status = (expr);                                            \
+    if (__builtin_expect(!check_ok_status.ok(), 0)) {                                       \
       ::holdfast::base::CheckFailed(__FILE__, __LINE__, #expr, check_ok_status.ToString()); \
-    }                                                                 \
+    }                                                                                       \
   } while (0)

@@ -31,8 +31,8 @@ struct StrongId {
 
 namespace holdfast {
 
-using Term = base::StrongId<struct TermTag>;    // Raft paper 5.1; 0 = before the first election
-using Index = base::StrongId<struct IndexTag>;  // of a log entry; the first is 1, 0 = none
+using Term = base::StrongId<struct TermTag>;      // Raft paper 5.1; 0 = before the first election
+using Index = base::StrongId<struct IndexTag>;    // of a log entry; the first is 1, 0 = none
 using NodeId = base::StrongId<struct NodeIdTag>;  // a member, 0 = none
 
 }  // namespace holdfast

@@ -29,7 +29,7 @@ class PeerTransport : public raft::Transport {
     std::string snapshot_dir;  // where received snapshots are assembled; emptied at start
     size_t max_queued_bytes = size_t{64} << 20;
     // Above the largest request (8 MiB) with room for its wrapping.
-  size_t max_frame_bytes = size_t{16} << 20;
+    size_t max_frame_bytes = size_t{16} << 20;
     size_t snapshot_chunk_bytes = size_t{256} << 10;
     absl::Duration reconnect_min = absl::Milliseconds(50);
     absl::Duration reconnect_max = absl::Milliseconds(500);

@@ -78,10 +78,10 @@ struct TermRun {
 struct RecoveredLog {
   HardState hard_state;
   LogMark mark;
-  Index last;                       // == mark.index when no entries
-  std::vector<TermRun> term_runs;   // of all entries behind the mark, ascending
+  Index last;                            // == mark.index when no entries
+  std::vector<TermRun> term_runs;        // of all entries behind the mark, ascending
   std::vector<EntryRef> config_entries;  // every kConfig entry behind the mark, ascending
-  uint64_t torn_bytes = 0;          // cut from the tail: a write that never was acknowledged
+  uint64_t torn_bytes = 0;               // cut from the tail: a write that never was acknowledged
 };
 
 class LogStore {
