@@ -161,9 +161,10 @@ constexpr std::string_view kEtcdOnly[] = {
 // Variables with our prefix that others set: the build script, and a container orchestrator for a
 // service that is called holdfast.
 constexpr std::string_view kForeignVariables[] = {
-    "HOLDFAST_BUILD_DIR",    "HOLDFAST_CMAKE_ARGS",    "HOLDFAST_SERVICE_HOST",
-    "HOLDFAST_SERVICE_PORT", "HOLDFAST_SERVICE_PORT_", "HOLDFAST_PORT",
-    "HOLDFAST_PORT_",
+    "HOLDFAST_BUILD_DIR",    "HOLDFAST_CMAKE_ARGS",   "HOLDFAST_ENDPOINTS",
+    "HOLDFAST_KILLS",        "HOLDFAST_SEEDS",        "HOLDFAST_SEED",
+    "HOLDFAST_SERVICE_HOST", "HOLDFAST_SERVICE_PORT", "HOLDFAST_SERVICE_PORT_",
+    "HOLDFAST_PORT",         "HOLDFAST_PORT_",
 };
 
 template <class List>

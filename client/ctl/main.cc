@@ -2,6 +2,7 @@
 #include <iostream>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include <CLI/CLI.hpp>
 
@@ -141,6 +142,13 @@ int Main(int argc, char** argv) {
   try {
     app.parse(argc, argv);
     FinishCommon(line);
+  } catch (const CLI::RequiredError& error) {
+    // CLI11 would only say that a command is missing, not that the one given is unknown.
+    const std::vector<std::string> unknown = app.remaining(true);
+    if (unknown.empty()) return app.exit(error, std::cout, std::cerr) == 0 ? kOk : kUsage;
+    std::cerr << "holdfastctl: unknown command '" << unknown.front()
+              << "'; --help lists them all\n";
+    return kUsage;
   } catch (const CLI::ParseError& error) {
     return app.exit(error, std::cout, std::cerr) == 0 ? kOk : kUsage;
   }

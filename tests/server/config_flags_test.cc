@@ -173,7 +173,8 @@ TEST(ConfigPrecedence, TheFileMayBeNamedInTheEnvironment) {
 
 TEST(ConfigEnvironment, WhatOthersSetIsLeftAlone) {
   EXPECT_EQ(Parsed({}, {"HOLDFAST_SERVICE_HOST=10.0.0.1", "HOLDFAST_PORT_2379_TCP=tcp://10.0.0.1",
-                        "HOLDFAST_BUILD_DIR=build", "HOLDFAST_NAME=", "NAME=x"})
+                        "HOLDFAST_BUILD_DIR=build", "HOLDFAST_ENDPOINTS=a:2379",
+                        "HOLDFAST_NAME=", "NAME=x"})
                 .name,
             "default");
 }
