@@ -29,6 +29,7 @@ namespace holdfast::raft {
 namespace {
 
 // Limits of the driver.
+constexpr size_t kMaxFreshWaiters = 10000;
 constexpr size_t kMaxTasks = 1024;      // fetches and maintenance waiting for their thread
 constexpr int kMaxTicksATurn = 5;       // after a pause: time that nobody lived through is dropped
 constexpr size_t kInputOverhead = 128;  // bytes that an input costs beside its payload
@@ -117,6 +118,7 @@ class RaftNodeImpl final : public RaftNode {
   void OfferProposals();
   void OfferReads();
   void OfferFresh();
+  Message MakeProbe(NodeId leader, Term term, bool urgent);
   void Carry(Ready ready);
   void InstallSnapshot(AppendBatch& append);
   void SendMessages(std::vector<Message> messages);
@@ -279,10 +281,12 @@ void RaftNodeImpl::FreshClaim(absl::Duration max_age, absl::Duration timeout,
   const base::ClockSample now = options_.clock->Sample();
   const int64_t deadline = now.boot_ns + absl::ToInt64Nanoseconds(timeout);
   auto waiter = std::make_shared<FreshWaiter>(FreshWaiter{max_age, deadline, std::move(done)});
-  if (inbox_.TryPush([this, waiter] { fresh_waiters_.push_back(std::move(*waiter)); },
-                     kInputOverhead)) {
-    return;
-  }
+  const auto wait = [this, waiter] {
+    // Beyond the limit the caller gets what there is, as it would after its timeout.
+    if (fresh_waiters_.size() >= kMaxFreshWaiters) return std::move(waiter->done)();
+    fresh_waiters_.push_back(std::move(*waiter));
+  };
+  if (inbox_.TryPush(wait, kInputOverhead)) return;
   std::move(waiter->done)();
 }
 
@@ -414,7 +418,7 @@ void RaftNodeImpl::OfferFresh() {
     const bool fresh = claim && claim->AgeAt(now_) <= waiter.max_age;
     if (fresh || !core_.leader() || now_.boot_ns >= waiter.deadline_ns) {
       if (fresh) {
-        // What the caller reads next must be at least as fresh as what decided this.
+        // The caller asks claim() next, before this turn's Publish.
         absl::MutexLock lock(&published_mutex_);
         published_claim_ = claim;
       }
@@ -431,15 +435,20 @@ void RaftNodeImpl::OfferFresh() {
     core_.StartRead(reads_.NextId());  // nobody waits for the read; its round makes the claim (L4)
     return;
   }
+  transport_->Send({MakeProbe(core_.leader(), core_.term(), /*urgent=*/true)});
+}
+
+// F1: the sample is this turn's, taken before anything of it is sent.
+Message RaftNodeImpl::MakeProbe(NodeId leader, Term term, bool urgent) {
   Message probe;
   probe.type = MessageType::kProbe;
   probe.from = options_.core.id;
-  probe.to = core_.leader();
-  probe.term = core_.term();
+  probe.to = leader;
+  probe.term = term;
   probe.nonce = tracker_.NewProbe(now_);
   probe.boot = tracker_.boot();
-  probe.urgent = true;
-  transport_->Send({std::move(probe)});
+  probe.urgent = urgent;
+  return probe;
 }
 
 void RaftNodeImpl::Carry(Ready ready) {
@@ -509,14 +518,7 @@ void RaftNodeImpl::SendMessages(std::vector<Message> messages) {
         now_.boot_ns - last_probe_ns_ >= tick_ns_ * options_.core.heartbeat_ticks;
     if (probe_due) {
       last_probe_ns_ = now_.boot_ns;
-      Message probe;
-      probe.type = MessageType::kProbe;
-      probe.from = m.from;
-      probe.to = m.to;
-      probe.term = m.term;
-      probe.nonce = tracker_.NewProbe(now_);
-      probe.boot = tracker_.boot();
-      out.push_back(std::move(probe));
+      out.push_back(MakeProbe(m.to, m.term, /*urgent=*/false));
     }
     out.push_back(std::move(m));
   }

@@ -310,6 +310,7 @@ void KvServiceImpl::FlushLoop() {
     const std::vector<ServerUnaryReactor*> waiting = flushes_.DrainAll();
     if (waiting.empty()) return;  // closed
     const absl::Status status = machine_->Flush().status();
+    if (!status.ok() && options_.on_fatal) options_.on_fatal(status);
     for (ServerUnaryReactor* reactor : waiting) reactor->Finish(ToGrpc(status));
   }
 }

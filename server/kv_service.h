@@ -22,6 +22,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 
 #include <grpcpp/impl/codegen/service_type.h>
@@ -51,6 +52,9 @@ class KvService {
     // Keys and values of one Range, or of one read-only Txn. Beyond it ResourceExhausted: memory is
     // limited, and a gRPC message is by 2 GiB.
     size_t max_answer_bytes = size_t{512} << 20;
+    // The store could not be flushed: the process must stop. Null (tests only): the error is the
+    // answer, and the store refuses the next commit.
+    std::function<void(const absl::Status&)> on_fatal = nullptr;
     base::Clock* clock = base::RealClock::Get();
   };
   // How long a bounded read waits at most for a younger claim (its own deadline may be earlier).

@@ -220,7 +220,8 @@ absl::Status ServerImpl::OpenClientPort() {
   kv_service_ = KvService::Create({.cluster_id = identity_.cluster_id,
                                    .member_id = identity_.self.value,
                                    .max_txn_ops = config_.max_txn_ops,
-                                   .max_request_bytes = config_.max_request_bytes},
+                                   .max_request_bytes = config_.max_request_bytes,
+                                   .on_fatal = DieOf},
                                   node_.get(), pipeline_.get(), machine_.get());
   cluster_service_ = std::make_unique<ClusterService>(member);
   maintenance_service_ = std::make_unique<MaintenanceService>(member, DieOf);

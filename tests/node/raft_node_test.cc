@@ -300,6 +300,44 @@ TEST(RaftNode, WithoutAQuorumFailsFastAndAgesHonestly) {
   EXPECT_EQ(claim->at.boot_ns, later->at.boot_ns);
 }
 
+// The oracle of the age protocol: one process, one clock, and a member that serves while it is cut
+// off from peers who go on writing. Its claims must leave out every write it does not have.
+TEST(RaftNode, AMemberCutOffFromWritersNeverClaimsToHaveTheirWrites) {
+  Net net;
+  const NodeId leader = net.Leader(NodeId(1));
+  const NodeId cut(leader.value == 3 ? 2 : 3);
+  absl::Notification fresh;
+  net.node(cut)->FreshClaim(absl::Milliseconds(500), kSoon, [&] { fresh.Notify(); });
+  fresh.WaitForNotification();
+  ASSERT_TRUE(net.node(cut)->claim().has_value());
+  net.Cut(cut, true);
+  base::RealClock* clock = base::RealClock::Get();
+  const base::ClockSample start = clock->Sample();
+  std::map<std::string, int64_t> acked_ns;
+  int checked = 0;
+  for (int i = 0; clock->Sample().boot_ns - start.boot_ns < 400'000'000; ++i) {
+    const std::string payload = "w" + std::to_string(i);
+    net.Propose(leader, payload);
+    net.machine(leader)->WaitForPayload(payload);
+    acked_ns[payload] = clock->Sample().boot_ns;
+    // In this order: the claim may be given to a state read after it.
+    const auto claim = net.node(cut)->claim();
+    const auto have = net.machine(cut)->payloads();
+    ASSERT_TRUE(claim.has_value());
+    const base::ClockSample now = clock->Sample();
+    const int64_t claimed_ns = now.boot_ns - absl::ToInt64Nanoseconds(claim->AgeAt(now));
+    for (const auto& [write, at_ns] : acked_ns) {
+      if (at_ns >= claimed_ns) continue;
+      ASSERT_NE(std::find(have.begin(), have.end(), write), have.end()) << write;
+    }
+    ++checked;
+  }
+  EXPECT_GT(checked, 10);
+  // Heard again, it catches up and is fresh again.
+  net.Cut(cut, false);
+  net.machine(cut)->WaitForPayload(acked_ns.begin()->first);
+}
+
 TEST(RaftNode, ClaimSurvivesARestartInTheSameBoot) {
   Net net;
   const NodeId leader = net.Leader(NodeId(1));
