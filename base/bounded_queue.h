@@ -54,6 +54,17 @@ class BoundedQueue {
     return TakeLocked();
   }
 
+  // What is queued now, perhaps nothing.
+  std::vector<T> TakeNow() {
+    absl::MutexLock lock(&mutex_);
+    return TakeLocked();
+  }
+
+  bool empty() const {
+    absl::MutexLock lock(&mutex_);
+    return items_.empty();
+  }
+
   // Wakes the consumer; further pushes are refused. What is queued can still be drained.
   void Close() {
     absl::MutexLock lock(&mutex_);

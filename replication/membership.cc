@@ -9,7 +9,8 @@
 namespace holdfast::raft {
 namespace {
 
-constexpr char kFormat = 1;
+constexpr char kFormat1 = 1;  // release 0.1: without promotions and removed
+constexpr char kFormat = 2;
 constexpr uint64_t kMaxMembers = 1024;  // a bound for the decoder, far above any real cluster
 
 void AppendSet(std::string& out, const std::set<NodeId>& ids) {
@@ -68,6 +69,10 @@ std::vector<NodeId> Membership::All() const {
   return {all.begin(), all.end()};
 }
 
+bool Membership::Removed(NodeId id) const {
+  return std::find(removed.begin(), removed.end(), id) != removed.end();
+}
+
 std::string Membership::Encode() const {
   std::string out(1, kFormat);
   base::AppendBigEndian32(out, static_cast<uint32_t>(peer_urls.size()));
@@ -83,12 +88,19 @@ std::string Membership::Encode() const {
   AppendSet(out, voters_outgoing);
   AppendSet(out, learners);
   AppendSet(out, learners_next);
+  base::AppendBigEndian32(out, static_cast<uint32_t>(promotions.size()));
+  for (const auto& [learner, replaces] : promotions) {
+    base::AppendBigEndian64(out, learner.value);
+    base::AppendBigEndian64(out, replaces.value);
+  }
+  base::AppendBigEndian32(out, static_cast<uint32_t>(removed.size()));
+  for (const NodeId id : removed) base::AppendBigEndian64(out, id.value);
   return out;
 }
 
 absl::StatusOr<Membership> Membership::Decode(std::string_view bytes) {
   const auto bad = absl::DataLossError("membership record is damaged");
-  if (bytes.empty() || bytes[0] != kFormat) return bad;
+  if (bytes.empty() || (bytes[0] != kFormat && bytes[0] != kFormat1)) return bad;
   Reader in(bytes.substr(1));
   Membership m;
   for (uint32_t n = in.Count(); n > 0 && in.ok(); --n) {
@@ -99,6 +111,13 @@ absl::StatusOr<Membership> Membership::Decode(std::string_view bytes) {
   m.voters_outgoing = in.Set();
   m.learners = in.Set();
   m.learners_next = in.Set();
+  if (bytes[0] == kFormat) {
+    for (uint32_t n = in.Count(); n > 0 && in.ok(); --n) {
+      const NodeId learner(in.Id());
+      m.promotions[learner] = NodeId(in.Id());
+    }
+    for (uint32_t n = in.Count(); n > 0 && in.ok(); --n) m.removed.push_back(NodeId(in.Id()));
+  }
   if (!in.ok() || !in.at_end()) return bad;
   return m;
 }

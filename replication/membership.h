@@ -25,14 +25,22 @@ struct Membership {
   std::set<NodeId> voters_outgoing;
   std::set<NodeId> learners;       // receive, never count
   std::set<NodeId> learners_next;  // voters_outgoing that become learners when the joint ends
+  // Learners that are to vote: the leader promotes each once it keeps up, in the place of the
+  // voter named (which is removed in the same step), or of nobody (0).
+  std::map<NodeId, NodeId> promotions;
+  // Ids that left for good, oldest first, at most kMaxRemoved. Nobody may come back under one.
+  std::vector<NodeId> removed;
+
+  static constexpr size_t kMaxRemoved = 256;
 
   bool IsVoter(NodeId id) const { return voters.contains(id) || voters_outgoing.contains(id); }
   bool Contains(NodeId id) const { return IsVoter(id) || learners.contains(id); }
   bool joint() const { return !voters_outgoing.empty(); }
+  bool Removed(NodeId id) const;
   std::vector<NodeId> All() const;  // ascending
 
   std::string Encode() const;
-  // DataLoss if `bytes` is not what Encode wrote.
+  // DataLoss if `bytes` is not what Encode wrote (this release's format, or release 0.1's).
   static absl::StatusOr<Membership> Decode(std::string_view bytes);
   friend bool operator==(const Membership&, const Membership&) = default;
 };

@@ -31,6 +31,11 @@ struct Progress {
   Index snapshot_index;        // kSnapshot: what was sent, 0 while it is being made
   uint64_t acked_round = 0;    // Freshness L2
   bool recent_active = false;  // since the last quorum check
+  uint32_t silent_ticks = 0;   // since the last answer of any kind
+  // A learner's rounds (thesis 4.2.1): each ends when it has what was the log's end at its start.
+  Index catch_up_target;  // 0: no round yet
+  uint32_t catch_up_ticks = 0;
+  bool keeps_up = false;  // the last round took less than an election timeout
 
   void BecomeProbe(Index next) {
     state = ProgressState::kProbe;

@@ -2,6 +2,7 @@
 #include "replication/raft_core.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/check.h"
 
@@ -62,7 +63,22 @@ RaftCore::RaftCore(const CoreOptions& options, const Recovered& recovered, uint6
 // ---------------------------------------------------------------- roles
 
 uint32_t RaftCore::RandomElectionTimeout() {
-  return options_.election_ticks + static_cast<uint32_t>(rng_.Below(options_.election_ticks));
+  if (election_attempts_ > 0) return RetryTimeout();
+  const uint32_t spread = options_.election_spread_ticks > 0
+                              ? options_.election_spread_ticks
+                              : std::max<uint32_t>(1, options_.election_ticks / 4);
+  return options_.election_ticks + static_cast<uint32_t>(rng_.Below(spread));
+}
+
+// Once the leader is given up, waiting a whole timeout between attempts helps nobody: pre-vote
+// keeps a member that cannot win from doing harm. The first waits are short; they double, so that
+// answers of a slow network are waited for too.
+uint32_t RaftCore::RetryTimeout() {
+  constexpr uint32_t kFirst = 10;  // parts of an election timeout
+  const uint32_t doublings = std::min<uint32_t>(election_attempts_ - 1, 3);
+  const uint32_t least = std::clamp<uint32_t>((options_.election_ticks / kFirst) << doublings, 1,
+                                              std::max<uint32_t>(1, options_.election_ticks / 2));
+  return least + static_cast<uint32_t>(rng_.Below(2 * least));
 }
 
 void RaftCore::ResetElectionTimer() {
@@ -88,6 +104,7 @@ void RaftCore::ResetForTerm(Term term) {
   ready_.round_confirmed.reset();
   pending_probes_.clear();
   heartbeat_due_ = commit_to_spread_ = false;
+  transfer_to_ = NodeId(0);
   uncommitted_bytes_ = 0;
   uncommitted_sizes_.clear();
   quorum_check_elapsed_ = disk_stall_elapsed_ = heartbeat_elapsed_ = 0;
@@ -119,6 +136,7 @@ void RaftCore::BecomePreCandidate() {
   DropReads();
   role_ = Role::kPreCandidate;
   leader_ = NodeId(0);
+  ++election_attempts_;
   ResetElectionTimer();
   votes_ = {{options_.id, true}};
   // Thesis 9.6: ask first, at no cost to anybody's term.
@@ -134,7 +152,7 @@ void RaftCore::BecomePreCandidate() {
   if (CountVotes(membership_, votes_) == VoteOutcome::kWon) BecomeCandidate();
 }
 
-void RaftCore::BecomeCandidate() {
+void RaftCore::BecomeCandidate(bool forced) {
   CHECK(role_ != Role::kLeader);
   ResetForTerm(hard_state_.term + 1);
   role_ = Role::kCandidate;
@@ -150,12 +168,14 @@ void RaftCore::BecomeCandidate() {
     Message m = Make(MessageType::kVote, peer);
     m.prev_index = log_.last();
     m.prev_term = log_.last_term();
+    m.forced = forced;
     SendAfterDurable(std::move(m));
   }
 }
 
 void RaftCore::BecomeLeader() {
   CHECK(role_ == Role::kCandidate);
+  election_attempts_ = 0;
   ResetForTerm(hard_state_.term);
   role_ = Role::kLeader;
   leader_ = options_.id;
@@ -183,6 +203,7 @@ void RaftCore::Tick() {
     if (role_ == Role::kLeader) {
       heartbeat_due_ = true;
       CheckForLostAppends();
+      TickLearners();
     }
   }
   if (role_ == Role::kLeader) {
@@ -273,7 +294,7 @@ void RaftCore::Step(Message m) {
       if (role_ == Role::kLeader) StepProbe(m);
       return;
     case MessageType::kTimeoutNow:
-      return;  // leadership transfer comes with the membership work
+      return StepTimeoutNow(m);
   }
 }
 
@@ -292,6 +313,7 @@ void RaftCore::StepVoteRequest(const Message& m) {
     return Send(std::move(reply));
   }
   hard_state_.vote = m.from;
+  election_attempts_ = 0;  // it gets a whole timeout to win and to be heard
   ResetElectionTimer();
   SendAfterDurable(std::move(reply));
 }
@@ -315,7 +337,8 @@ void RaftCore::StepVoteReply(const Message& m) {
 // Paper 5.2: whoever leads this term, we follow.
 void RaftCore::HearLeader(const Message& m) {
   CHECK(role_ != Role::kLeader);  // two leaders of one term: election safety is broken
-  if (role_ != Role::kFollower || leader_ != m.from) BecomeFollower(m.term, m.from);
+  const bool retrying = std::exchange(election_attempts_, 0) > 0;
+  if (role_ != Role::kFollower || leader_ != m.from || retrying) BecomeFollower(m.term, m.from);
   election_elapsed_ = 0;
 }
 
@@ -368,8 +391,10 @@ void RaftCore::StepAppend(const Message& m) {
 void RaftCore::StepHeartbeat(const Message& m) {
   HearLeader(m);
   // The leader caps this by our match index, so we must have it.
-  CHECK_MSG(m.commit <= log_.last(),
-            "the leader counts on entries that this member's disk no longer has");
+  if (m.commit > log_.last()) {
+    ready_.damage = "the leader counts on entries that this member's disk no longer has";
+    return;
+  }
   AdvanceCommit(m.commit);
   if (m.round == 0) return;
   Message reply = Make(MessageType::kHeartbeatReply, m.from);
@@ -417,7 +442,7 @@ void RaftCore::StepReadIndexReply(const Message& m) {
 }
 
 ProposeOutcome RaftCore::Propose(uint64_t propose_id, std::vector<std::string> payloads) {
-  if (!leader_) return ProposeOutcome::kNoLeader;
+  if (!leader_ || transfer_to_) return ProposeOutcome::kNoLeader;
   if (role_ != Role::kLeader) {
     Message m = Make(MessageType::kPropose, leader_);
     m.propose_id = propose_id;
@@ -475,14 +500,6 @@ void RaftCore::StartRead(uint64_t read_id) {
   Message m = Make(MessageType::kReadIndex, leader_);
   m.read_id = read_id;
   Send(std::move(m));
-}
-
-absl::Status RaftCore::ProposeMembers(const Membership&) {
-  return absl::UnimplementedError("membership changes are not in this release");
-}
-
-absl::Status RaftCore::TransferLeadership(NodeId) {
-  return absl::UnimplementedError("leadership transfer is not in this release");
 }
 
 void RaftCore::OnDurable(uint64_t seq) {
@@ -641,7 +658,7 @@ bool RaftCore::HasReady() const {
   const bool output = !r.messages.empty() || !r.reads.empty() || !r.reads_dropped.empty() ||
                       !r.proposals_refused.empty() || !r.confirms.empty() || !r.fetches.empty() ||
                       !r.snapshots_wanted.empty() || r.round_started || r.round_confirmed ||
-                      r.membership_changed;
+                      r.membership_changed || !r.damage.empty();
   const bool disk = log_.has_unwritten() || reset_ || !after_durable_.empty() || commit_hint_due_ ||
                     hard_state_.term != hard_state_given_.term ||
                     hard_state_.vote != hard_state_given_.vote;
@@ -674,6 +691,8 @@ void RaftCore::CheckInvariants() const {
   CHECK(role_ == Role::kLeader || progress_.empty());
   CHECK((role_ == Role::kLeader) == (leader_ == options_.id));
   CHECK(hard_state_.term >= log_.last_term());
+  CHECK(role_ == Role::kLeader || !transfer_to_);
+  CHECK(!membership_.voters.empty());
   for (const auto& [peer, p] : progress_) {
     CHECK(peer != options_.id);
     CHECK(p.match_index < p.next_index);

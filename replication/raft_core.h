@@ -29,6 +29,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "base/ids.h"
 #include "base/rng.h"
 #include "replication/core_log.h"
@@ -44,9 +45,12 @@ std::string_view RoleName(Role role);
 
 struct CoreOptions {
   NodeId id;
-  // In ticks. Election timeouts are drawn from [election_ticks, 2 * election_ticks).
+  // In ticks. A follower waits [election_ticks, election_ticks + election_spread_ticks) for its
+  // leader. The spread may be small: pre-vote settles most collisions, and an election that is lost
+  // is tried again soon (RetryTimeout), so that a silent leader costs little more than one timeout.
   uint32_t heartbeat_ticks = 10;
   uint32_t election_ticks = 100;
+  uint32_t election_spread_ticks = 0;  // 0: a quarter of election_ticks
   // Limits, all with one reason: no queue or buffer of the core can grow without bound.
   size_t max_append_bytes = size_t{1} << 20;        // of entries in one message
   size_t max_inflight_messages = 256;               // append messages unanswered, a peer
@@ -108,12 +112,14 @@ struct Ready {
   std::optional<uint64_t> round_started;
   std::optional<RoundConfirmed> round_confirmed;  // only with L1's gate held at sending
   bool membership_changed = false;
+  // Not empty: this member's disk lacks what it once acknowledged. It must stop.
+  std::string damage;
 };
 
 enum class ProposeOutcome {
   kAppended,   // in our log at the indexes from `first` on
   kForwarded,  // sent to the leader; unknown from now on, unless proposals_refused names it
-  kNoLeader,   // certainly not proposed
+  kNoLeader,   // certainly not proposed; also while leadership is being handed over
   kFull,       // certainly not proposed: max_uncommitted_bytes
 };
 
@@ -138,9 +144,24 @@ class RaftCore {
   // The answer is a ReadGrant or reads_dropped under the same id. Ids must rise, and must not be
   // those of a former life of this member: start them at random.
   void StartRead(uint64_t read_id);
-  // Unimplemented until the membership issue; the seam is here.
-  absl::Status ProposeMembers(const Membership& next);
+  // Appends the first step towards `target` (thesis 4.3); the leader goes on by itself until the
+  // joint configuration is left, and so does its successor. Returns the index of the first step:
+  // the change is done when that entry is committed and membership_settled().
+  // Unavailable: not the leader, no entry of its own term committed yet (thesis 4.1's correction),
+  // or leadership is being handed over. FailedPrecondition: another change is under way.
+  // REQUIRES: !target.joint() and target has voters.
+  absl::StatusOr<Index> ProposeMembers(const Membership& target);
+  // The membership in force is committed and not joint.
+  bool membership_settled() const;
+  // Leader: `learner` has what it takes to vote: it caught up with the log in less than an election
+  // timeout, lately (thesis 4.2.1's rounds).
+  bool KeepsUp(NodeId learner) const;
+  // Thesis 3.10. From here on nothing is proposed until `to` leads or an election timeout is over.
+  // Ok also if `to` leads already or is just being asked. Unavailable: not the leader, or `to` is
+  // not heard from. NotFound: `to` is no voter. FailedPrecondition: another hand-over is under way.
   absl::Status TransferLeadership(NodeId to);
+  // Whom leadership is being handed to; 0: nobody.
+  NodeId transferring_to() const { return transfer_to_; }
   void OnDurable(uint64_t seq);
   void OnApplied(Index index);
   // `entries` empty: not to be had (compacted away).
@@ -201,7 +222,8 @@ class RaftCore {
   // Roles.
   void BecomeFollower(Term term, NodeId leader);
   void BecomePreCandidate();
-  void BecomeCandidate();
+  // `forced`: by the leader's wish, so that stickiness does not count (thesis 4.2.3).
+  void BecomeCandidate(bool forced = false);
   void BecomeLeader();
   void ResetForTerm(Term term);
   void ResetElectionTimer();
@@ -224,6 +246,7 @@ class RaftCore {
   void RefuseProposal(const Message& m);
   void StepReadIndexReply(const Message& m);
   void StepProbe(const Message& m);
+  void StepTimeoutNow(const Message& m);
   void HearLeader(const Message& m);
 
   // Leader.
@@ -244,6 +267,15 @@ class RaftCore {
   void CheckForLostAppends();
   void GrantRead(const PendingRead& read, Index index);
 
+  // Leader: membership and hand-over (raft_core_members.cc).
+  void AppendMembership(const Membership& next);
+  void AdvanceMembership();
+  void TickLearners();
+  void PromoteLearners();
+  void StepDownAsRemoved();
+  void TickTransfer();
+  void MaybeSendTimeoutNow();
+
   // Output.
   Message Make(MessageType type, NodeId to) const;
   void Send(Message m) { ready_.messages.push_back(std::move(m)); }
@@ -256,6 +288,8 @@ class RaftCore {
   std::vector<EntryRef> NextToApply(Index limit, size_t max_bytes);
   void SyncProgressWithMembership();
   uint32_t RandomElectionTimeout();
+  uint32_t RetryTimeout();
+  Index newest_config() const;
 
   const CoreOptions options_;
   base::Rng rng_;
@@ -281,6 +315,7 @@ class RaftCore {
 
   uint32_t election_elapsed_ = 0;  // ticks since we heard a leader, or granted a vote
   uint32_t randomized_timeout_ = 0;
+  uint32_t election_attempts_ = 0;  // since we heard a leader or gave our vote away
   uint32_t heartbeat_elapsed_ = 0;
   uint32_t quorum_check_elapsed_ = 0;
   uint32_t disk_stall_elapsed_ = 0;  // ticks with a batch in flight and none finished
@@ -297,6 +332,8 @@ class RaftCore {
   std::vector<PendingProbe> pending_probes_;
   bool heartbeat_due_ = false;
   bool commit_to_spread_ = false;
+  NodeId transfer_to_;
+  uint32_t transfer_elapsed_ = 0;
   bool sends_due_ = false;  // a peer's progress changed: look whether it can be sent more
 
   // Follower: read ids forwarded to leader_ and not yet answered.

@@ -23,7 +23,9 @@ bool RaftCore::QuorumActive() const {
 void RaftCore::TickLeader() {
   for (auto& [peer, progress] : progress_) {
     if (progress.snapshot_pause_ticks > 0) --progress.snapshot_pause_ticks;
+    ++progress.silent_ticks;
   }
+  TickTransfer();
   // Thesis 6.2: without a quorum for an election timeout, we must not go on as if we led.
   if (++quorum_check_elapsed_ >= options_.election_ticks) {
     quorum_check_elapsed_ = 0;
@@ -59,6 +61,7 @@ void RaftCore::MaybeCommit() {
     uncommitted_bytes_ -= uncommitted_sizes_.front().second;
     uncommitted_sizes_.pop_front();
   }
+  AdvanceMembership();
 }
 
 // ---------------------------------------------------------------- replies
@@ -68,6 +71,7 @@ void RaftCore::StepAppendReply(const Message& m) {
   if (it == progress_.end()) return;
   Progress& p = it->second;
   p.recent_active = true;
+  p.silent_ticks = 0;
   sends_due_ = true;
   if (m.reject) {
     if (p.state == ProgressState::kReplicate) {
@@ -89,6 +93,7 @@ void RaftCore::StepAppendReply(const Message& m) {
       (p.state == ProgressState::kSnapshot && p.match_index >= log_.mark_index())) {
     p.BecomeReplicate();
   }
+  MaybeSendTimeoutNow();
   MaybeCommit();
 }
 
@@ -97,6 +102,7 @@ void RaftCore::StepHeartbeatReply(const Message& m) {
   if (it == progress_.end()) return;
   Progress& p = it->second;
   p.recent_active = true;
+  p.silent_ticks = 0;
   sends_due_ = true;
   p.probe_sent = false;
   // Freshness L2: the term is ours, or StepTerm would have stopped the message.

@@ -21,8 +21,11 @@
 #include "base/log.h"
 #include "base/strings.h"
 #include "replication/freshness_record.h"
+#include "replication/member_queue.h"
 #include "replication/proposal_queue.h"
 #include "replication/read_queue.h"
+#include "replication/recovery.h"
+#include "replication/stepped_node.h"
 #include "replication/workers.h"
 
 namespace holdfast::raft {
@@ -46,53 +49,16 @@ size_t BytesOf(const std::vector<Message>& messages) {
   return bytes;
 }
 
-// Log and state machine, made to fit each other: what the core starts from.
-absl::StatusOr<RaftCore::Recovered> Recover(const Membership& bootstrap, storage::LogStore* log,
-                                            const StateMachine& machine) {
-  const storage::RecoveredLog& found = log->recovered();
-  RaftCore::Recovered r{found.hard_state, found.mark,           found.last,
-                        found.term_runs,  found.config_entries, machine.applied()};
-  storage::LogBatch fix;
-  if (r.mark.membership.empty()) {
-    if (r.last.value != 0) return absl::DataLossError("the log has entries but no membership");
-    r.mark.membership = bootstrap.Encode();
-    fix.reset = r.mark;
-  }
-  // C7: a snapshot that was installed but whose log reset the crash took away is finished here.
-  if (const auto installed = machine.installed_mark();
-      installed && installed->index > r.mark.index) {
-    const CoreLog view(r.mark.index, r.mark.term, r.last, r.term_runs);
-    if (!view.Matches(installed->index, installed->term)) {
-      r.mark = *installed;
-      r.last = r.mark.index;
-      r.term_runs.clear();
-      r.config_entries.clear();
-      fix.reset = r.mark;
-    }
-  }
-  if (r.applied < r.mark.index || r.applied > r.last) {
-    return absl::DataLossError(fmt::format(
-        "log and data do not fit each other: the log covers ({}, {}], the data is at {}; restore "
-        "the member's directory as a whole, or wipe it and let the member join anew",
-        r.mark.index.value, r.last.value, r.applied.value));
-  }
-  if (fix.reset) {
-    if (r.mark.term > r.hard_state.term) {
-      // The batch with the mark's term is what the crash took. A term without a vote is safe.
-      r.hard_state = {r.mark.term, NodeId(0), r.mark.index};
-    }
-    fix.hard_state = r.hard_state;
-    const absl::Status written = log->Append({fix});
-    if (!written.ok()) return written;
-  }
-  return r;
-}
-
-class RaftNodeImpl final : public RaftNode {
+class RaftNodeImpl final : public SteppedNode {
  public:
   RaftNodeImpl(NodeOptions options, const RaftCore::Recovered& recovered, storage::LogStore* log,
                StateMachine* machine, Transport* transport);
-  ~RaftNodeImpl() override { Stop(); }
+  // Without threads: a crash.
+  ~RaftNodeImpl() override {
+    if (raft_thread_.joinable()) Stop();
+  }
+
+  void StartThreads();
 
   void Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) override;
   void ReadIndex(absl::Duration timeout, ReadDone done) override;
@@ -104,8 +70,24 @@ class RaftNodeImpl final : public RaftNode {
   void OnPeerLost(NodeId peer) override;
   void OnSnapshotReceived(NodeId from, Term term, const storage::LogMark& mark, std::string dir,
                           absl::AnyInvocable<void(absl::Status) &&> done) override;
+  void ChangeMembers(MemberChange change, absl::Duration timeout, ChangeDone done) override;
+  void TransferLeadership(NodeId to, absl::Duration timeout, TransferDone done) override;
+  std::vector<PeerStatus> peers() const override;
   NodeStatus status() const override;
   void Stop() override;
+
+  void RunRaft() override;
+  bool HasInput() const override { return !inbox_.empty(); }
+  int64_t next_tick_ns() const override { return next_tick_ns_; }
+  bool RunLog() override { return log_worker_.RunOnce(); }
+  bool RunApply() override { return apply_worker_.RunOnce(); }
+  bool RunFetch() override { return fetcher_.RunOnce(); }
+  bool RunMaintenance() override { return maintenance_.RunOnce(); }
+  bool HasLogWork() const override { return log_worker_.has_work(); }
+  bool HasApplyWork() const override { return apply_worker_.has_work(); }
+  bool HasFetchWork() const override { return fetcher_.has_work(); }
+  bool HasMaintenanceWork() const override { return maintenance_.has_work(); }
+  const RaftCore& core() const override { return core_; }
 
  private:
   using Input = absl::AnyInvocable<void()>;  // runs on the raft thread
@@ -114,6 +96,7 @@ class RaftNodeImpl final : public RaftNode {
 
   // The raft thread.
   void Run();
+  void Turn(std::vector<Input> inputs);
   void RunTicks();
   void OfferProposals();
   void OfferReads();
@@ -127,13 +110,22 @@ class RaftNodeImpl final : public RaftNode {
   void MaybeFlush();
   void CompactLog(Index flushed);
   void MaybeWriteRecord();
+  void TellTransport();
   void Publish();
+  void PublishPeers();
   void RefuseAll();
 
+  int64_t DeadlineAfter(absl::Duration timeout) const {
+    return options_.clock->Sample().boot_ns + absl::ToInt64Nanoseconds(timeout);
+  }
   bool leaderless_too_long() const {
     return leaderless_since_ns_ && now_.boot_ns - *leaderless_since_ns_ > grace_ns_;
   }
-  void Fatal(const absl::Status& status) { options_.on_fatal(status); }
+  // Any thread. Nothing leaves this member after it, whatever on_fatal does.
+  void Fatal(const absl::Status& status) {
+    dead_ = true;
+    options_.on_fatal(status);
+  }
   void Post(Input input, size_t bytes = 0) { inbox_.Push(std::move(input), bytes); }
 
   const NodeOptions options_;
@@ -148,11 +140,14 @@ class RaftNodeImpl final : public RaftNode {
   FreshnessTracker tracker_;
   ProposalQueue proposals_;
   ReadQueue reads_;
+  MemberQueue members_;
   base::ClockSample now_;
   int64_t next_tick_ns_ = 0;
+  bool ticked_ = false;  // in this turn
   std::optional<int64_t> leaderless_since_ns_;
   Term seen_term_;
   Role seen_role_ = Role::kFollower;
+  Role published_role_ = Role::kFollower;
   int64_t last_probe_ns_ = 0;
   int64_t last_urgent_ns_ = 0;
   int64_t last_record_ns_ = 0;
@@ -174,6 +169,8 @@ class RaftNodeImpl final : public RaftNode {
   // Being made or sent: the log keeps what follows them. At most one a peer and term.
   std::map<std::pair<NodeId, Term>, Index> snapshots_out_;
   std::shared_ptr<const Membership> membership_;
+  bool settled_ = false;  // membership_settled(), as the transport was told
+  std::atomic<bool> dead_{false};
 
   base::BoundedQueue<Input> inbox_;
 
@@ -181,6 +178,7 @@ class RaftNodeImpl final : public RaftNode {
   NodeStatus published_ ABSL_GUARDED_BY(published_mutex_);
   std::optional<int64_t> published_leaderless_since_ns_ ABSL_GUARDED_BY(published_mutex_);
   std::optional<Claim> published_claim_ ABSL_GUARDED_BY(published_mutex_);
+  std::vector<PeerStatus> published_peers_ ABSL_GUARDED_BY(published_mutex_);
 
   absl::Mutex stop_mutex_;
   bool stopped_ ABSL_GUARDED_BY(stop_mutex_) = false;
@@ -221,15 +219,22 @@ RaftNodeImpl::RaftNodeImpl(NodeOptions options, const RaftCore::Recovered& recov
             OnDurable(seq, std::move(after_durable));
           },
           [this](const absl::Status& s) { Fatal(s); }) {
-  if (!options_.freshness_record_path.empty()) {
-    if (const auto kept = ReadFreshnessRecord(options_.freshness_record_path)) {
+  if (options_.freshness_record != nullptr) {
+    if (const auto kept = options_.freshness_record->Read()) {
       tracker_.Restore(*kept, core_.applied());
     }
   }
-  transport_->SetMembership(*membership_);
+  TellTransport();
   // Nobody else could lead: no reason to wait for a timeout.
   if (core_.membership().voters == std::set<NodeId>{options_.core.id}) core_.Campaign();
   Publish();
+}
+
+void RaftNodeImpl::StartThreads() {
+  fetcher_.Start();
+  maintenance_.Start();
+  apply_worker_.Start();
+  log_worker_.Start();
   raft_thread_ = std::thread([this] { Run(); });
 }
 
@@ -244,7 +249,7 @@ void RaftNodeImpl::OnDurable(uint64_t seq, std::vector<Message> after_durable) {
                                                [&](const Message& m) { return !to_self(m); });
   own.assign(std::make_move_iterator(first_own), std::make_move_iterator(after_durable.end()));
   after_durable.erase(first_own, after_durable.end());
-  if (!after_durable.empty()) transport_->Send(std::move(after_durable));
+  if (!after_durable.empty() && !dead_) transport_->Send(std::move(after_durable));
   Post([this, seq, own = std::move(own)]() mutable {
     core_.OnDurable(seq);
     SendMessages(std::move(own));
@@ -263,8 +268,7 @@ void RaftNodeImpl::Propose(std::string payload, absl::AnyInvocable<void(absl::St
 }
 
 void RaftNodeImpl::ReadIndex(absl::Duration timeout, ReadDone done) {
-  const int64_t deadline = options_.clock->Sample().boot_ns + absl::ToInt64Nanoseconds(timeout);
-  auto waiter = std::make_shared<ReadWaiter>(ReadWaiter{deadline, std::move(done)});
+  auto waiter = std::make_shared<ReadWaiter>(ReadWaiter{DeadlineAfter(timeout), std::move(done)});
   if (inbox_.TryPush([this, waiter] { reads_.Add(std::move(*waiter)); }, kInputOverhead)) return;
   std::move(waiter->done)(inbox_.closed()
                               ? absl::UnavailableError("the node is stopping")
@@ -278,9 +282,8 @@ std::optional<Claim> RaftNodeImpl::claim() const {
 
 void RaftNodeImpl::FreshClaim(absl::Duration max_age, absl::Duration timeout,
                               absl::AnyInvocable<void() &&> done) {
-  const base::ClockSample now = options_.clock->Sample();
-  const int64_t deadline = now.boot_ns + absl::ToInt64Nanoseconds(timeout);
-  auto waiter = std::make_shared<FreshWaiter>(FreshWaiter{max_age, deadline, std::move(done)});
+  auto waiter =
+      std::make_shared<FreshWaiter>(FreshWaiter{max_age, DeadlineAfter(timeout), std::move(done)});
   const auto wait = [this, waiter] {
     // Beyond the limit the caller gets what there is, as it would after its timeout.
     if (fresh_waiters_.size() >= kMaxFreshWaiters) return std::move(waiter->done)();
@@ -330,6 +333,30 @@ void RaftNodeImpl::OnSnapshotReceived(NodeId from, Term term, const storage::Log
   std::move(in->done)(absl::UnavailableError("the member is busy or stopping"));
 }
 
+void RaftNodeImpl::ChangeMembers(MemberChange change, absl::Duration timeout, ChangeDone done) {
+  auto waiting = std::make_shared<ChangeDone>(std::move(done));
+  const auto begin = [this, change = std::move(change), deadline = DeadlineAfter(timeout),
+                      waiting] { members_.Change(core_, change, deadline, std::move(*waiting)); };
+  if (inbox_.TryPush(begin, kInputOverhead)) return;
+  std::move (*waiting)(inbox_.closed() ? absl::UnavailableError("the node is stopping")
+                                       : absl::ResourceExhaustedError("too many requests wait"));
+}
+
+void RaftNodeImpl::TransferLeadership(NodeId to, absl::Duration timeout, TransferDone done) {
+  auto waiting = std::make_shared<TransferDone>(std::move(done));
+  const auto begin = [this, to, deadline = DeadlineAfter(timeout), waiting] {
+    members_.Transfer(core_, to, deadline, std::move(*waiting));
+  };
+  if (inbox_.TryPush(begin, kInputOverhead)) return;
+  std::move (*waiting)(inbox_.closed() ? absl::UnavailableError("the node is stopping")
+                                       : absl::ResourceExhaustedError("too many requests wait"));
+}
+
+std::vector<RaftNode::PeerStatus> RaftNodeImpl::peers() const {
+  absl::MutexLock lock(&published_mutex_);
+  return published_peers_;
+}
+
 NodeStatus RaftNodeImpl::status() const {
   NodeStatus status;
   std::optional<int64_t> since;
@@ -346,7 +373,11 @@ void RaftNodeImpl::Stop() {
   absl::MutexLock lock(&stop_mutex_);
   if (std::exchange(stopped_, true)) return;
   inbox_.Close();
-  raft_thread_.join();
+  if (raft_thread_.joinable()) {
+    raft_thread_.join();
+  } else {
+    RefuseAll();
+  }
   fetcher_.Stop();
   maintenance_.Stop();
   log_worker_.Stop();
@@ -363,27 +394,34 @@ void RaftNodeImpl::Run() {
   while (!inbox_.closed()) {
     const int64_t wait_ns = next_tick_ns_ - options_.clock->Sample().boot_ns;
     // Also when a tick is overdue: what was heard meanwhile counts before time does.
-    std::vector<Input> inputs = inbox_.DrainFor(absl::Nanoseconds(std::max<int64_t>(0, wait_ns)));
-    // Taken before anything of this turn is sent: the sample of its probes and rounds.
-    now_ = options_.clock->Sample();
-    for (Input& input : inputs) input();
-    RunTicks();
-    OfferProposals();
-    OfferReads();
-    do {
-      Carry(core_.TakeReady());
-    } while (core_.HasReady());
-    tracker_.OnApplied(core_.applied());
-    reads_.OnApplied(core_.applied());
-    OfferFresh();
-    MaybeFlush();
-    MaybeWriteRecord();
-    Publish();
+    Turn(inbox_.DrainFor(absl::Nanoseconds(std::max<int64_t>(0, wait_ns))));
   }
   RefuseAll();
 }
 
+void RaftNodeImpl::RunRaft() { Turn(inbox_.TakeNow()); }
+
+void RaftNodeImpl::Turn(std::vector<Input> inputs) {
+  // Taken before anything of this turn is sent: the sample of its probes and rounds.
+  now_ = options_.clock->Sample();
+  for (Input& input : inputs) input();
+  RunTicks();
+  OfferProposals();
+  OfferReads();
+  do {
+    Carry(core_.TakeReady());
+  } while (core_.HasReady() && !dead_);
+  tracker_.OnApplied(core_.applied());
+  reads_.OnApplied(core_.applied());
+  members_.Offer(core_, now_.boot_ns);
+  OfferFresh();
+  MaybeFlush();
+  MaybeWriteRecord();
+  Publish();
+}
+
 void RaftNodeImpl::RunTicks() {
+  ticked_ = now_.boot_ns >= next_tick_ns_;
   for (int i = 0; i < kMaxTicksATurn && now_.boot_ns >= next_tick_ns_; ++i) {
     core_.Tick();
     proposals_.ReleaseRefused();
@@ -394,7 +432,7 @@ void RaftNodeImpl::RunTicks() {
 }
 
 void RaftNodeImpl::OfferProposals() {
-  if (core_.leader()) {
+  if (core_.leader() && !core_.transferring_to()) {
     proposals_.OfferTo(core_, now_.boot_ns);
   } else if (leaderless_too_long()) {
     proposals_.RefuseWaiting(absl::UnavailableError("no leader"));
@@ -452,6 +490,7 @@ Message RaftNodeImpl::MakeProbe(NodeId leader, Term term, bool urgent) {
 }
 
 void RaftNodeImpl::Carry(Ready ready) {
+  if (!ready.damage.empty()) return Fatal(absl::DataLossError(base::ToAbsl(ready.damage)));
   if (core_.term() != seen_term_ || core_.role() != seen_role_) {
     tracker_.ForgetRounds();
     seen_term_ = core_.term();
@@ -476,10 +515,7 @@ void RaftNodeImpl::Carry(Ready ready) {
   for (const uint64_t id : ready.proposals_refused) proposals_.Refused(id);
   for (const FetchRequest& request : ready.fetches) Fetch(request);
   for (const NodeId peer : ready.snapshots_wanted) SendSnapshotTo(peer);
-  if (ready.membership_changed) {
-    membership_ = std::make_shared<Membership>(core_.membership());
-    transport_->SetMembership(*membership_);
-  }
+  if (ready.membership_changed || core_.membership_settled() != settled_) TellTransport();
   // A received snapshot that the core had no use for: its directory goes.
   for (auto& [dir, in] : std::exchange(snapshots_in_, {})) {
     std::filesystem::remove_all(dir);
@@ -503,8 +539,17 @@ void RaftNodeImpl::InstallSnapshot(AppendBatch& append) {
   std::move(in.mapped().done)(absl::OkStatus());
 }
 
+// Members that are only about to leave are not yet named as removed: the change may be undone.
+void RaftNodeImpl::TellTransport() {
+  settled_ = core_.membership_settled();
+  membership_ = std::make_shared<Membership>(core_.membership());
+  Membership told = *membership_;
+  told.removed = core_.MembershipAt(core_.commit()).removed;
+  transport_->SetMembership(told);
+}
+
 void RaftNodeImpl::SendMessages(std::vector<Message> messages) {
-  if (messages.empty()) return;
+  if (messages.empty() || dead_) return;
   std::vector<Message> out;
   out.reserve(messages.size() + 1);
   for (Message& m : messages) {
@@ -603,13 +648,13 @@ void RaftNodeImpl::CompactLog(Index flushed) {
 }
 
 void RaftNodeImpl::MaybeWriteRecord() {
-  if (options_.freshness_record_path.empty() || !tracker_.claim()) return;
+  if (options_.freshness_record == nullptr || !tracker_.claim()) return;
   if (now_.boot_ns - last_record_ns_ < absl::ToInt64Nanoseconds(kRecordEvery)) return;
   last_record_ns_ = now_.boot_ns;
   if (record_pending_.exchange(true)) return;  // behind a slow flush: one in the queue is enough
   // F4: the claim is about applied entries, which are durable in the log (C4).
   const bool queued = maintenance_.Run([this, claim = *tracker_.claim()] {
-    const absl::Status written = WriteFreshnessRecord(options_.freshness_record_path, claim);
+    const absl::Status written = options_.freshness_record->Write(claim);
     if (!written.ok()) LOG_WARN("freshness record: {}", written.ToString());
     record_pending_ = false;
   });
@@ -622,6 +667,8 @@ void RaftNodeImpl::Publish() {
   } else if (!leaderless_since_ns_) {
     leaderless_since_ns_ = now_.boot_ns;
   }
+  if (ticked_ || core_.role() != published_role_) PublishPeers();
+  published_role_ = core_.role();
   absl::MutexLock lock(&published_mutex_);
   published_.role = core_.role();
   published_.id = options_.core.id;
@@ -632,8 +679,19 @@ void RaftNodeImpl::Publish() {
   published_.last = core_.log().last();
   published_.is_learner = core_.membership().learners.contains(options_.core.id);
   published_.membership = membership_;
+  published_.membership_settled = settled_;
   published_leaderless_since_ns_ = leaderless_since_ns_;
   published_claim_ = tracker_.claim();
+}
+
+void RaftNodeImpl::PublishPeers() {
+  std::vector<PeerStatus> peers;
+  for (const auto& [peer, p] : core_.progress()) {
+    peers.push_back({peer, p.match_index, p.state, p.silent_ticks < options_.core.election_ticks,
+                     core_.KeepsUp(peer)});
+  }
+  absl::MutexLock lock(&published_mutex_);
+  published_peers_ = std::move(peers);
 }
 
 void RaftNodeImpl::RefuseAll() {
@@ -642,6 +700,7 @@ void RaftNodeImpl::RefuseAll() {
   const absl::Status stopping = absl::UnavailableError("the node is stopping");
   proposals_.RefuseWaiting(stopping);
   reads_.RefuseAll(stopping);
+  members_.RefuseAll();
   for (FreshWaiter& waiter : fresh_waiters_) std::move(waiter.done)();
   fresh_waiters_.clear();
   for (auto& [dir, in] : snapshots_in_) std::move(in.done)(stopping);
@@ -655,6 +714,17 @@ void StopTheProcess(const absl::Status& status) {
   _exit(1);
 }
 
+absl::StatusOr<std::unique_ptr<RaftNodeImpl>> Make(NodeOptions options, const Membership& bootstrap,
+                                                   storage::LogStore* log, StateMachine* machine,
+                                                   Transport* transport) {
+  const absl::Status valid = options.core.Validate();
+  if (!valid.ok()) return valid;
+  if (!options.on_fatal) options.on_fatal = StopTheProcess;
+  auto recovered = Recover(bootstrap, log, *machine);
+  if (!recovered.ok()) return recovered.status();
+  return std::make_unique<RaftNodeImpl>(std::move(options), *recovered, log, machine, transport);
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<RaftNode>> RaftNode::Start(NodeOptions options,
@@ -662,12 +732,20 @@ absl::StatusOr<std::unique_ptr<RaftNode>> RaftNode::Start(NodeOptions options,
                                                           storage::LogStore* log,
                                                           StateMachine* machine,
                                                           Transport* transport) {
-  const absl::Status valid = options.core.Validate();
-  if (!valid.ok()) return valid;
-  if (!options.on_fatal) options.on_fatal = StopTheProcess;
-  auto recovered = Recover(bootstrap, log, *machine);
-  if (!recovered.ok()) return recovered.status();
-  return std::make_unique<RaftNodeImpl>(std::move(options), *recovered, log, machine, transport);
+  auto node = Make(std::move(options), bootstrap, log, machine, transport);
+  if (!node.ok()) return node.status();
+  (*node)->StartThreads();
+  return *std::move(node);
+}
+
+absl::StatusOr<std::unique_ptr<SteppedNode>> SteppedNode::Start(NodeOptions options,
+                                                                const Membership& bootstrap,
+                                                                storage::LogStore* log,
+                                                                StateMachine* machine,
+                                                                Transport* transport) {
+  auto node = Make(std::move(options), bootstrap, log, machine, transport);
+  if (!node.ok()) return node.status();
+  return *std::move(node);
 }
 
 }  // namespace holdfast::raft

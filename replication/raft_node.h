@@ -17,6 +17,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -26,6 +27,8 @@
 #include "absl/types/span.h"
 #include "base/clock.h"
 #include "replication/freshness.h"
+#include "replication/freshness_record.h"
+#include "replication/member_change.h"
 #include "replication/raft_core.h"
 #include "storage/log_store.h"
 
@@ -48,7 +51,8 @@ class Transport {
   };
   virtual void SendSnapshot(SnapshotToSend snapshot,
                             absl::AnyInvocable<void(absl::Status) &&> done) = 0;
-  // Raft thread, at start and whenever membership changes: whom to connect to.
+  // Raft thread, at start and whenever membership changes: whom to connect to. `removed` is as of
+  // the newest committed membership: those members, and none other, may be told that they are out.
   virtual void SetMembership(const Membership& membership) = 0;
 };
 
@@ -95,8 +99,8 @@ struct NodeOptions {
   double leaderless_grace = 2.0;
   // A read or probe unanswered for this long is asked again.
   absl::Duration ask_again = absl::Milliseconds(500);
-  // Where Freshness F4's record lives; empty: no record is kept.
-  std::string freshness_record_path;
+  // Keeps Freshness F4's record; not owned, null: none is kept.
+  FreshnessRecord* freshness_record = nullptr;
   // Called on a broken promise of the disk (failed fsync, failed apply): logs and stops the process
   // by default.
   std::function<void(const absl::Status&)> on_fatal;
@@ -115,6 +119,7 @@ struct NodeStatus {
   // How long this member has known no leader; zero while it knows one.
   absl::Duration leaderless = absl::ZeroDuration();
   std::shared_ptr<const Membership> membership;  // never null
+  bool membership_settled = false;               // committed, and not joint
 };
 
 class RaftNode {
@@ -149,6 +154,42 @@ class RaftNode {
   // that can not be had: no leader known, or `timeout` over. Then claim() tells what there is.
   virtual void FreshClaim(absl::Duration max_age, absl::Duration timeout,
                           absl::AnyInvocable<void() &&> done) = 0;
+
+  // Any thread, never blocks. Changes the membership, one change at a time. `done` is called
+  // exactly once, on a node thread (or at once), with the membership in force when the change was
+  // complete: committed, and no longer joint. For kAdd and kReplace that is the learner's arrival;
+  // its promotion follows by itself. TargetOf's errors, and:
+  //   FailedPrecondition  also: this member does not lead; another change is under way; kPromote of
+  //                       a learner that does not keep up. Certainly not done.
+  //   Unavailable         certainly not done: stopping, or the leader is too new; try again
+  //   ResourceExhausted   certainly not done
+  //   DeadlineExceeded    the outcome is unknown: list the members
+  // The text of each status tells which (kNotLeaderText, kChangePendingText, kNotReadyText begin
+  // the texts that callers tell apart).
+  static constexpr std::string_view kNotLeaderText = "this member does not lead";
+  static constexpr std::string_view kChangePendingText = "another membership change is under way";
+  static constexpr std::string_view kNotReadyText = "the learner does not keep up yet";
+  using ChangeDone = absl::AnyInvocable<void(absl::StatusOr<Membership>) &&>;
+  virtual void ChangeMembers(MemberChange change, absl::Duration timeout, ChangeDone done) = 0;
+
+  // Any thread, never blocks. Leadership goes to `to`, planned: everything committed first, no
+  // election timeout waited for. `done` is called exactly once: ok when this member follows `to`.
+  // FailedPrecondition: this member does not lead. NotFound: `to` is no voter. Unavailable: `to` is
+  // not heard from. DeadlineExceeded: it did not take over within an election timeout (or
+  // `timeout`); this member may go on leading.
+  // `to` == 0: whichever voter is up to date.
+  using TransferDone = absl::AnyInvocable<void(absl::Status) &&>;
+  virtual void TransferLeadership(NodeId to, absl::Duration timeout, TransferDone done) = 0;
+
+  // Any thread. What the leader knows of the others; empty elsewhere. At most one turn old.
+  struct PeerStatus {
+    NodeId id;
+    Index match;
+    ProgressState state = ProgressState::kProbe;
+    bool active = false;    // answered within the last election timeout
+    bool keeps_up = false;  // of a learner: could be promoted
+  };
+  virtual std::vector<PeerStatus> peers() const = 0;
 
   // From the transport, any thread; never block.
   virtual void Receive(std::vector<Message> messages) = 0;

@@ -18,10 +18,7 @@ void NameThread(const char* name) { prctl(PR_SET_NAME, name); }
 // ---------------------------------------------------------------- log
 
 LogWorker::LogWorker(storage::LogStore* log, Durable durable, Fatal fatal)
-    : log_(log),
-      durable_(std::move(durable)),
-      fatal_(std::move(fatal)),
-      thread_([this] { Run(); }) {}
+    : log_(log), durable_(std::move(durable)), fatal_(std::move(fatal)) {}
 
 LogWorker::~LogWorker() { Stop(); }
 
@@ -33,24 +30,40 @@ void LogWorker::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+void LogWorker::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
 void LogWorker::Run() {
   NameThread("hf-log");
   for (auto items = queue_.DrainAll(); !items.empty(); items = queue_.DrainAll()) {
-    std::vector<AppendBatch> group;
-    for (Item& item : items) {
-      if (auto* batch = std::get_if<AppendBatch>(&item)) {
-        group.push_back(std::move(*batch));
-        continue;
-      }
-      WriteAll(std::exchange(group, {}));
-      const absl::Status compacted = log_->Compact(std::get<storage::LogMark>(item));
-      if (!compacted.ok()) {
-        failed_ = true;
-        fatal_(compacted);
-      }
-    }
-    WriteAll(std::move(group));
+    CarryOut(std::move(items));
   }
+}
+
+bool LogWorker::RunOnce() {
+  auto items = queue_.TakeNow();
+  if (items.empty()) return false;
+  CarryOut(std::move(items));
+  return true;
+}
+
+void LogWorker::CarryOut(std::vector<Item> items) {
+  std::vector<AppendBatch> group;
+  for (Item& item : items) {
+    if (auto* batch = std::get_if<AppendBatch>(&item)) {
+      group.push_back(std::move(*batch));
+      continue;
+    }
+    WriteAll(std::exchange(group, {}));
+    if (failed_) return;
+    const absl::Status compacted = log_->Compact(std::get<storage::LogMark>(item));
+    if (!compacted.ok()) {
+      failed_ = true;
+      fatal_(compacted);
+    }
+  }
+  WriteAll(std::move(group));
 }
 
 void LogWorker::WriteAll(std::vector<AppendBatch> group) {
@@ -78,10 +91,7 @@ void LogWorker::WriteAll(std::vector<AppendBatch> group) {
 // ---------------------------------------------------------------- apply
 
 ApplyWorker::ApplyWorker(StateMachine* machine, Applied applied, Fatal fatal)
-    : machine_(machine),
-      applied_(std::move(applied)),
-      fatal_(std::move(fatal)),
-      thread_([this] { Run(); }) {}
+    : machine_(machine), applied_(std::move(applied)), fatal_(std::move(fatal)) {}
 
 ApplyWorker::~ApplyWorker() { Stop(); }
 
@@ -94,6 +104,7 @@ absl::Status ApplyWorker::InstallAndWait(const std::string& dir, const storage::
     result = machine_->InstallCheckpoint(dir, mark);
     done.Notify();
   }));
+  if (!thread_.joinable()) RunOnce();
   done.WaitForNotification();
   return result;
 }
@@ -103,41 +114,62 @@ void ApplyWorker::Stop() {
   if (thread_.joinable()) thread_.join();
 }
 
+void ApplyWorker::Start() {
+  thread_ = std::thread([this] { Run(); });
+}
+
 void ApplyWorker::Run() {
   NameThread("hf-apply");
-  bool failed = false;  // after a failed apply nothing is applied any more, whatever fatal_ does
   for (auto items = queue_.DrainAll(); !items.empty(); items = queue_.DrainAll()) {
-    std::vector<EntryRef> entries;
-    const auto apply_gathered = [&] {
-      if (entries.empty() || failed) return;
-      const absl::Status applied = machine_->Apply(entries);
-      if (applied.ok()) {
-        applied_(entries.back()->index);
-      } else {
-        failed = true;
-        fatal_(applied);
-      }
-      entries.clear();
-    };
-    for (Item& item : items) {
-      if (auto* more = std::get_if<std::vector<EntryRef>>(&item)) {
-        std::move(more->begin(), more->end(), std::back_inserter(entries));
-        continue;
-      }
-      apply_gathered();
-      std::get<Task>(item)();
-    }
-    apply_gathered();
+    CarryOut(std::move(items));
   }
+}
+
+bool ApplyWorker::RunOnce() {
+  auto items = queue_.TakeNow();
+  if (items.empty()) return false;
+  CarryOut(std::move(items));
+  return true;
+}
+
+void ApplyWorker::CarryOut(std::vector<Item> items) {
+  std::vector<EntryRef> entries;
+  for (Item& item : items) {
+    if (auto* more = std::get_if<std::vector<EntryRef>>(&item)) {
+      std::move(more->begin(), more->end(), std::back_inserter(entries));
+      continue;
+    }
+    ApplyAll(std::exchange(entries, {}));
+    std::get<Task>(item)();
+  }
+  ApplyAll(std::move(entries));
+}
+
+void ApplyWorker::ApplyAll(std::vector<EntryRef> entries) {
+  if (entries.empty() || failed_) return;
+  const absl::Status applied = machine_->Apply(entries);
+  if (applied.ok()) return applied_(entries.back()->index);
+  failed_ = true;
+  fatal_(applied);
 }
 
 // ---------------------------------------------------------------- tasks
 
-TaskWorker::TaskWorker(size_t max_tasks) : queue_(max_tasks), thread_([this] { Loop(); }) {}
+TaskWorker::TaskWorker(size_t max_tasks) : queue_(max_tasks) {}
+
+void TaskWorker::Start() {
+  thread_ = std::thread([this] { Loop(); });
+}
 
 TaskWorker::~TaskWorker() { Stop(); }
 
 bool TaskWorker::Run(Task task) { return queue_.TryPush(std::move(task), 1); }
+
+bool TaskWorker::RunOnce() {
+  auto tasks = queue_.TakeNow();
+  for (Task& task : tasks) task();
+  return !tasks.empty();
+}
 
 void TaskWorker::Stop() {
   stopping_ = true;

@@ -1,5 +1,7 @@
 // The driver's helpers beside the raft thread: the log thread, the apply thread, and a plain task
-// thread. Each owns its thread and a queue that it drains whole (natural batching).
+// thread. Each owns a queue that it drains whole (natural batching), and a thread from Start() on.
+// Without Start() there is no thread, and whoever holds the worker calls RunOnce()
+// (stepped_node.h).
 //
 // Why their queues cannot grow: the core hands out appends only for what it holds (bounded by
 // max_uncommitted_bytes and the peers' windows) and applies up to max_apply_bytes.
@@ -31,12 +33,17 @@ class LogWorker {
 
   void Append(AppendBatch batch);
   void Compact(storage::LogMark mark);
+  void Start();
+  // Carries out everything queued; false if there was nothing.
+  bool RunOnce();
+  bool has_work() const { return !queue_.empty(); }
   // Finishes what is queued, then ends the thread. Idempotent.
   void Stop();
 
  private:
   using Item = std::variant<AppendBatch, storage::LogMark>;
   void Run();
+  void CarryOut(std::vector<Item> items);
   void WriteAll(std::vector<AppendBatch> group);
 
   bool failed_ = false;  // after a failed write nothing is acknowledged, whatever fatal_ does
@@ -56,16 +63,23 @@ class ApplyWorker {
   ~ApplyWorker();
 
   void Apply(std::vector<EntryRef> entries);
-  // Waits until everything queued before is applied and the snapshot is installed. The raft thread
-  // stands still meanwhile, which is the point: nothing may overtake this step (contract C7).
+  // Waits until everything queued before is applied and the snapshot is installed (without a
+  // thread: does it). The raft thread stands still meanwhile, which is the point: nothing may
+  // overtake this step (contract C7).
   absl::Status InstallAndWait(const std::string& dir, const storage::LogMark& mark);
+  void Start();
+  bool RunOnce();
+  bool has_work() const { return !queue_.empty(); }
   void Stop();
 
  private:
   using Task = absl::AnyInvocable<void()>;
   using Item = std::variant<std::vector<EntryRef>, Task>;
   void Run();
+  void CarryOut(std::vector<Item> items);
+  void ApplyAll(std::vector<EntryRef> entries);
 
+  bool failed_ = false;  // after a failed apply nothing is applied any more, whatever fatal_ does
   StateMachine* const machine_;
   const Applied applied_;
   const Fatal fatal_;
@@ -81,6 +95,9 @@ class TaskWorker {
   ~TaskWorker();
   // False if it is full or stopped.
   [[nodiscard]] bool Run(Task task);
+  void Start();
+  bool RunOnce();
+  bool has_work() const { return !queue_.empty(); }
   // Ends after the task that runs now; the rest is dropped.
   void Stop();
 

@@ -82,6 +82,7 @@ class ServerImpl : public Server {
   std::unique_ptr<KvStateMachine> machine_;
   std::unique_ptr<storage::LogStore> log_;
   Index known_commit_;  // as recovered; a hint
+  std::unique_ptr<raft::FreshnessFile> freshness_file_;
   std::unique_ptr<PeerTransport> transport_;
   std::unique_ptr<raft::RaftNode> node_;
   std::unique_ptr<KvService> kv_service_;
@@ -160,6 +161,7 @@ absl::Status ServerImpl::StartNode() {
   transport_options_.self = identity_.self;
   transport_options_.cluster_id = identity_.cluster_id;
   transport_options_.snapshot_dir = data_dir_->snapshot_dir();
+  transport_options_.snapshot_bytes_per_second = config_.snapshot_rate_bytes;
   absl::StatusOr<std::unique_ptr<PeerTransport>> transport =
       PeerTransport::Create(transport_options_);
   if (!transport.ok()) return transport.status();
@@ -175,7 +177,8 @@ absl::Status ServerImpl::StartNode() {
   options.boot = RandomNonZero();
   options.snapshot_count = config_.snapshot_count;
   options.snapshot_log_bytes = config_.log_bytes;
-  options.freshness_record_path = data_dir_->freshness_record_path();
+  freshness_file_ = std::make_unique<raft::FreshnessFile>(data_dir_->freshness_record_path());
+  options.freshness_record = freshness_file_.get();
   options.on_fatal = DieOf;
   absl::StatusOr<std::unique_ptr<raft::RaftNode>> node = raft::RaftNode::Start(
       std::move(options), identity_.bootstrap, log_.get(), machine_.get(), transport_.get());

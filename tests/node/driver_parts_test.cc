@@ -206,6 +206,7 @@ TEST(LogWorker, AcknowledgesNothingAfterAFailedWrite) {
   LogWorker worker(
       &log, [&](uint64_t, std::vector<Message>) { ++acknowledged; },
       [&](const absl::Status&) { ++fatal; });
+  worker.Start();
   AppendBatch with_entry;
   with_entry.seq = 1;
   auto entry = std::make_shared<storage::Entry>();

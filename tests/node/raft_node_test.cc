@@ -6,11 +6,13 @@
 #include <string>
 #include <vector>
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "base/rng.h"
+#include "base/strings.h"
 #include "storage/memory_log.h"
 
 namespace holdfast::raft {
@@ -120,6 +122,15 @@ class Net {
     std::filesystem::remove_all(root_);
   }
 
+  // A new member, with nothing, that has been told of the others.
+  void Join(NodeId id, const Membership& told) {
+    {
+      absl::MutexLock lock(&mutex_);
+      members_[id].machine = std::make_unique<ListMachine>(root_ + "/" + std::to_string(id.value));
+    }
+    membership_ = told;
+    Start(id);
+  }
   void Start(NodeId id) {
     Member& m = members_.at(id);
     m.log.Reopen();
@@ -132,7 +143,9 @@ class Net {
     options.boot = base::RandomSeed();
     options.snapshot_count = snapshot_count_;
     options.catch_up_entries = 10;
-    options.freshness_record_path = root_ + "/" + std::to_string(id.value) + "/freshness";
+    m.record =
+        std::make_unique<FreshnessFile>(root_ + "/" + std::to_string(id.value) + "/freshness");
+    options.freshness_record = m.record.get();
     options.on_fatal = [](const absl::Status& s) { CHECK_OK(s); };
     m.transport = std::make_unique<NetTransport>(this, id);
     auto node = RaftNode::Start(std::move(options), membership_, &m.log, m.machine.get(),
@@ -161,8 +174,8 @@ class Net {
   // Null if down or cut off.
   std::shared_ptr<RaftNode> Reach(NodeId id) {
     absl::MutexLock lock(&mutex_);
-    const Member& m = members_.at(id);
-    return m.cut ? nullptr : m.node;
+    const auto it = members_.find(id);
+    return it == members_.end() || it->second.cut ? nullptr : it->second.node;
   }
   RaftNode* node(NodeId id) {
     absl::MutexLock lock(&mutex_);
@@ -185,6 +198,36 @@ class Net {
     CHECK_OK(Read(asked));
     return node(asked)->status().leader;
   }
+  absl::StatusOr<Membership> Change(NodeId at, MemberChange change) {
+    absl::Notification done;
+    absl::StatusOr<Membership> result;
+    node(at)->ChangeMembers(std::move(change), kSoon, [&](absl::StatusOr<Membership> members) {
+      result = std::move(members);
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return result;
+  }
+  absl::Status Transfer(NodeId at, NodeId to) {
+    absl::Notification done;
+    absl::Status result;
+    node(at)->TransferLeadership(to, kSoon, [&](absl::Status status) {
+      result = status;
+      done.Notify();
+    });
+    done.WaitForNotification();
+    return result;
+  }
+  // Asks with linearizable reads until the membership is as wished, everywhere named.
+  void WaitForMembers(NodeId asked, const std::function<bool(const Membership&)>& wished) {
+    const absl::Time deadline = absl::Now() + kSoon;
+    while (absl::Now() < deadline) {
+      CHECK_OK(Read(asked));
+      const NodeStatus status = node(asked)->status();
+      if (status.membership_settled && wished(*status.membership)) return;
+    }
+    FAIL() << "the membership did not become what was wished";
+  }
   void Propose(NodeId id, const std::string& payload) {
     node(id)->Propose(payload, [](absl::Status refused) { FAIL() << refused; });
   }
@@ -194,6 +237,7 @@ class Net {
     storage::MemoryLog log;
     std::unique_ptr<ListMachine> machine;
     std::unique_ptr<NetTransport> transport;
+    std::unique_ptr<FreshnessFile> record;
     std::shared_ptr<RaftNode> node;
     bool cut = false;
   };
@@ -231,6 +275,89 @@ TEST(RaftNode, CommitsWhatLeaderAndFollowersPropose) {
     }
   }
   EXPECT_TRUE(net.Read(leader).ok());
+}
+
+TEST(RaftNodeMembers, ALearnerIsPromotedByItselfOnceItKeepsUp) {
+  Net net(/*snapshot_count=*/50);
+  const NodeId leader = net.Leader(NodeId(1));
+  for (int i = 0; i < 300; ++i) net.Propose(leader, std::to_string(i));
+  const auto added =
+      net.Change(leader, {MemberChange::Kind::kAdd, NodeId(4), {"http://four"}, NodeId(0)});
+  ASSERT_TRUE(added.ok()) << added.status();
+  EXPECT_TRUE(added->learners.contains(NodeId(4)));
+  net.Join(NodeId(4), *added);
+  net.WaitForMembers(leader, [](const Membership& m) { return m.voters.contains(NodeId(4)); });
+  net.machine(NodeId(4))->WaitForPayload("299");
+  EXPECT_TRUE(net.Read(NodeId(4)).ok());
+}
+
+TEST(RaftNodeMembers, ADeadMemberIsReplacedInOneStep) {
+  Net net;
+  const NodeId leader = net.Leader(NodeId(1));
+  const NodeId dead(leader.value % 3 + 1);
+  net.Stop(dead);
+  const auto told =
+      net.Change(leader, {MemberChange::Kind::kReplace, NodeId(9), {"http://nine"}, dead});
+  ASSERT_TRUE(told.ok()) << told.status();
+  net.Join(NodeId(9), *told);
+  net.WaitForMembers(leader, [&](const Membership& m) { return m.voters.contains(NodeId(9)); });
+  const auto now = net.node(leader)->status().membership;
+  EXPECT_EQ(now->voters.size(), 3u);
+  EXPECT_TRUE(now->Removed(dead));
+  // One of two old members may go now: the new one counts.
+  for (uint64_t id = 1; id <= 3; ++id) {
+    if (NodeId(id) != leader && NodeId(id) != dead) net.Stop(NodeId(id));
+  }
+  EXPECT_TRUE(net.Read(NodeId(9)).ok());
+}
+
+TEST(RaftNodeMembers, ALeaderThatIsRemovedHandsOverAndAnswers) {
+  Net net;
+  const NodeId leader = net.Leader(NodeId(1));
+  const NodeId other(leader.value % 3 + 1);
+  const auto removed = net.Change(leader, {MemberChange::Kind::kRemove, leader, {}, NodeId(0)});
+  ASSERT_TRUE(removed.ok()) << removed.status();
+  EXPECT_EQ(removed->voters.size(), 2u);
+  net.Stop(leader);
+  EXPECT_NE(net.Leader(other), leader);
+}
+
+TEST(RaftNodeMembers, RefusesWhatCannotBe) {
+  Net net;
+  const NodeId leader = net.Leader(NodeId(1));
+  const NodeId other(leader.value % 3 + 1);
+  const auto code = [&](NodeId at, MemberChange change) {
+    return net.Change(at, std::move(change)).status();
+  };
+  using Kind = MemberChange::Kind;
+  const absl::Status elsewhere = code(other, {Kind::kAdd, NodeId(4), {"http://4"}, NodeId(0)});
+  EXPECT_EQ(elsewhere.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(base::ToStd(elsewhere.message()),
+              testing::StartsWith(std::string(RaftNode::kNotLeaderText)));
+  EXPECT_EQ(code(leader, {Kind::kRemove, NodeId(77), {}, NodeId(0)}).code(),
+            absl::StatusCode::kNotFound);
+  EXPECT_EQ(code(leader, {Kind::kAdd, other, {"http://4"}, NodeId(0)}).code(),
+            absl::StatusCode::kAlreadyExists);
+  ASSERT_TRUE(net.Change(leader, {Kind::kAddLearner, NodeId(4), {"http://4"}, NodeId(0)}).ok());
+  const absl::Status not_ready = code(leader, {Kind::kPromote, NodeId(4), {}, NodeId(0)});
+  EXPECT_THAT(base::ToStd(not_ready.message()),
+              testing::StartsWith(std::string(RaftNode::kNotReadyText)));
+}
+
+TEST(RaftNodeTransfer, LeadershipGoesWhereItIsSent) {
+  Net net;
+  NodeId leader = net.Leader(NodeId(1));
+  for (int i = 0; i < 5; ++i) {
+    const NodeId to(leader.value % 3 + 1);
+    net.Propose(leader, "before " + std::to_string(i));
+    ASSERT_TRUE(net.Transfer(leader, i % 2 == 0 ? to : NodeId(0)).ok());
+    const NodeId now = net.Leader(to);
+    EXPECT_NE(now, leader);
+    net.Propose(leader, "after " + std::to_string(i));
+    net.machine(now)->WaitForPayload("after " + std::to_string(i));
+    leader = now;
+  }
+  EXPECT_EQ(net.Transfer(leader, NodeId(77)).code(), absl::StatusCode::kNotFound);
 }
 
 TEST(RaftNode, ThousandsOfProposalsKeepTheirOrder) {
@@ -279,6 +406,9 @@ TEST(RaftNode, WithoutAQuorumFailsFastAndAgesHonestly) {
   Net net;
   const NodeId leader = net.Leader(NodeId(1));
   const NodeId survivor(leader.value == 3 ? 2 : 3);
+  absl::Notification known;  // an age, before the others go
+  net.node(survivor)->FreshClaim(kSoon, kSoon, [&] { known.Notify(); });
+  known.WaitForNotification();
   for (uint64_t i = 1; i <= 3; ++i) {
     if (NodeId(i) != survivor) net.Stop(NodeId(i));
   }

@@ -16,6 +16,7 @@ CoreOptions StoryOptions(uint64_t id) {
   options.id = NodeId(id);
   options.heartbeat_ticks = 1;
   options.election_ticks = 10;
+  options.election_spread_ticks = 10;  // the paper's range: few ticks would often fall together
   return options;
 }
 

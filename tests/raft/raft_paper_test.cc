@@ -200,7 +200,7 @@ TEST(Paper52, ACandidateFollowsWhoeverLeadsItsTermOrALaterOne) {
 
 // The ticks after which a member of a group first asks for votes.
 uint32_t TimeoutOf(Member& m) {
-  for (uint32_t ticks = 1; ticks <= 100; ++ticks) {
+  for (uint32_t ticks = 1; ticks <= 200; ++ticks) {
     for (const Message& out : m.Tick()) {
       if (out.type == MessageType::kVote) return ticks;
     }
@@ -208,21 +208,48 @@ uint32_t TimeoutOf(Member& m) {
   return 0;
 }
 
+// A (pre-)candidate that nobody answers, past its first, short waits.
+void TryInVain(Member& m) {
+  for (int attempt = 0; attempt < 5; ++attempt) TimeoutOf(m);
+}
+
 TEST(Paper52, ElectionTimeoutsTakeEveryValueOfTheirRange) {
   for (const bool candidate : {false, true}) {
     std::set<uint32_t> seen;
     Member m = Fresh();
+    if (candidate) TryInVain(m);
     for (int round = 0; round < 500; ++round) {
-      if (candidate) {
-        TimeoutOf(m);  // from here on it is a (pre-)candidate that nobody answers
-      } else {
+      if (!candidate) {
         m.Step(HeartbeatFrom(2, 100 + static_cast<uint64_t>(round)));
       }
       seen.insert(TimeoutOf(m));
     }
+    // [T, 2T) with the spread of StoryOptions; [T/2, 3T/2) for a candidate.
     EXPECT_EQ(seen.size(), 10u);
-    EXPECT_EQ(*seen.begin(), 10u);
-    EXPECT_EQ(*seen.rbegin(), 19u);
+    EXPECT_EQ(*seen.begin(), candidate ? 5u : 10u);
+    EXPECT_EQ(*seen.rbegin(), candidate ? 14u : 19u);
+  }
+}
+
+TEST(Paper52, ASilentLeaderCostsLittleMoreThanOneTimeout) {
+  CoreOptions options;
+  options.id = NodeId(1);  // the defaults: 100 ticks, a quarter of spread
+  for (uint64_t seed = 1; seed <= 200; ++seed) {
+    Member m(options, Past(), seed);
+    uint32_t first = 0;
+    while (m->role() == Role::kFollower) {
+      m.Tick();
+      ++first;
+    }
+    EXPECT_GE(first, 100u);
+    EXPECT_LT(first, 125u);
+    // Nobody answers: it asks again soon, and then less and less often.
+    for (const auto& [least, most] : {std::pair{10u, 30u}, {20u, 60u}, {40u, 120u}, {50u, 150u}}) {
+      const uint32_t wait = TimeoutOf(m);
+      EXPECT_GE(wait, least);
+      EXPECT_LT(wait, most);
+    }
+    EXPECT_EQ(m->term(), Term(0)) << "asking costs nobody a term";
   }
 }
 
@@ -232,7 +259,7 @@ TEST(Paper52, TwoOfFiveSeldomTimeOutTogether) {
     std::vector<Member> members;
     for (uint64_t id = 1; id <= 5; ++id) {
       members.emplace_back(StoryOptions(id), Past(MembersOf(5)), id * 7919);
-      if (candidates) TimeoutOf(members.back());
+      if (candidates) TryInVain(members.back());
     }
     int conflicts = 0;
     for (int round = 0; round < kRounds; ++round) {

@@ -157,6 +157,22 @@ class FakeNode : public raft::RaftNode {
   void OnPeerLost(NodeId peer) override {}
   void OnSnapshotReceived(NodeId from, Term term, const storage::LogMark& mark, std::string dir,
                           absl::AnyInvocable<void(absl::Status) &&> done) override {}
+  // --- set before the calls; not guarded ---
+  absl::StatusOr<raft::Membership> change_answer = raft::Membership();
+  std::vector<raft::MemberChange> changes;
+  absl::Status transfer_answer;
+  std::vector<NodeId> transfers;
+  std::vector<PeerStatus> peer_list;
+
+  void ChangeMembers(raft::MemberChange change, absl::Duration, ChangeDone done) override {
+    changes.push_back(std::move(change));
+    std::move(done)(change_answer);
+  }
+  void TransferLeadership(NodeId to, absl::Duration, TransferDone done) override {
+    transfers.push_back(to);
+    std::move(done)(transfer_answer);
+  }
+  std::vector<PeerStatus> peers() const override { return peer_list; }
   raft::NodeStatus status() const override {
     absl::MutexLock lock(&mutex_);
     ++status_calls_;
