@@ -61,6 +61,7 @@ struct SimOptions {
   uint64_t compact = 0;
   uint64_t peer_lost = 0;
   uint64_t campaign = 0;
+  uint64_t transfer = 0;  // of leadership, planned
 
   // A swarm: most kinds of trouble are off in a given run, and the others are strong.
   static SimOptions FromSeed(uint64_t seed);
@@ -74,6 +75,7 @@ struct Figures {
   uint64_t claims = 0, claims_checked = 0, claims_restored = 0, leader_claims = 0;
   uint64_t crashes = 0, snapshots_sent = 0, snapshots_installed = 0, half_installed = 0;
   uint64_t compactions = 0, fetches = 0, truncations = 0, commit_hints = 0;
+  uint64_t transfers = 0;
   uint64_t messages = 0, lost = 0, duplicated = 0, cuts = 0, pauses = 0;
   uint64_t recovery_ticks_max = 0;
   void Add(const Figures& other);

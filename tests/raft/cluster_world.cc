@@ -27,6 +27,10 @@ void Cluster::InjectFaults() {
       const NodeId peer = all[rng_.Below(all.size())];
       if (peer != id) node.core->OnPeerUnreachable(peer);
       Observe(node);
+    } else if (Chance(options_.transfer) && node.core->role() == Role::kLeader) {
+      const auto all = membership_.All();
+      if (node.core->TransferLeadership(all[rng_.Below(all.size())]).ok()) ++figures_.transfers;
+      Observe(node);
     }
   }
 }

@@ -51,6 +51,7 @@ void ExpectEverythingHappened(const Figures& f) {
   EXPECT_GT(f.fetches, 0u);
   EXPECT_GT(f.truncations, 0u);
   EXPECT_GT(f.commit_hints, 0u);
+  EXPECT_GT(f.transfers, 0u);
 }
 
 TEST(RaftSimulation, KeepsEveryPromiseUnderFaults) {

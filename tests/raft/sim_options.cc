@@ -61,6 +61,7 @@ SimOptions SimOptions::FromSeed(uint64_t seed) {
   o.flush = Pick(rng, {10, 100});
   if (rng.OneIn(3)) o.peer_lost = Pick(rng, {3, 20});
   if (rng.OneIn(3)) o.campaign = Pick(rng, {2, 10});
+  if (rng.OneIn(3)) o.transfer = Pick(rng, {5, 30});
   return o;
 }
 
@@ -70,16 +71,17 @@ std::string SimOptions::ToString() const {
       "{} "
       "ms) cut {} heal {} crash {} restart {} pause {} resume {} slow_ticker {} fetch {} turn {} "
       "disk {} apply {} probe {} "
-      "flush {} compact {} peer_lost {} campaign {}; core: ticks {} / {} append {} inflight {} / "
+      "flush {} compact {} peer_lost {} campaign {} transfer {}; core: ticks {} / {} append {} "
+      "inflight {} / "
       "{} cached {} "
       "apply {} "
       "uncommitted {} reads {} probes {}",
       seed, voters, learners, steps, propose, read, loss, duplicate, slow, slow_ms_max, cut, heal,
       crash, restart, pause, resume, slow_ticker, fetch, turn, disk, apply, probe, flush, compact,
-      peer_lost, campaign, core.heartbeat_ticks, core.election_ticks, core.max_append_bytes,
-      core.max_inflight_messages, core.max_inflight_bytes, core.cached_entry_bytes,
-      core.max_apply_bytes, core.max_uncommitted_bytes, core.max_pending_reads,
-      core.max_pending_probes);
+      peer_lost, campaign, transfer, core.heartbeat_ticks, core.election_ticks,
+      core.max_append_bytes, core.max_inflight_messages, core.max_inflight_bytes,
+      core.cached_entry_bytes, core.max_apply_bytes, core.max_uncommitted_bytes,
+      core.max_pending_reads, core.max_pending_probes);
 }
 
 void Figures::Add(const Figures& o) {
@@ -93,6 +95,7 @@ void Figures::Add(const Figures& o) {
   snapshots_installed += o.snapshots_installed, half_installed += o.half_installed;
   compactions += o.compactions, fetches += o.fetches, truncations += o.truncations;
   commit_hints += o.commit_hints;
+  transfers += o.transfers;
   messages += o.messages, lost += o.lost, duplicated += o.duplicated, cuts += o.cuts;
   pauses += o.pauses;
   recovery_ticks_max = std::max(recovery_ticks_max, o.recovery_ticks_max);
@@ -107,11 +110,11 @@ std::string Figures::ToString() const {
       "snapshots: sent {} installed {} (half, at a crash: {}); compactions {} fetches {} "
       "truncations "
       "{} commit hints {}\n"
-      "slowest recovery: {} ticks",
+      "transfers: {}; slowest recovery: {} ticks",
       runs, steps, elections, commits, proposed, refused, reads_granted, follower_reads,
       reads_dropped, claims, leader_claims, claims_restored, claims_checked, crashes, pauses, cuts,
       messages, lost, duplicated, snapshots_sent, snapshots_installed, half_installed, compactions,
-      fetches, truncations, commit_hints, recovery_ticks_max);
+      fetches, truncations, commit_hints, transfers, recovery_ticks_max);
 }
 
 }  // namespace holdfast::raft::test
