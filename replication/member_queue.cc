@@ -30,7 +30,10 @@ NodeId BestSuccessor(const RaftCore& core) {
   Index best_match;
   uint32_t best_silence = 0;
   for (const auto& [peer, p] : core.progress()) {
-    if (!core.membership().voters.contains(peer) || p.state != ProgressState::kReplicate) continue;
+    if (!core.membership().voters.contains(peer) || p.state != ProgressState::kReplicate ||
+        p.silent_ticks >= core.options().election_ticks) {
+      continue;
+    }
     const bool better = !best || p.match_index > best_match ||
                         (p.match_index == best_match && p.silent_ticks < best_silence);
     if (!better) continue;
@@ -39,6 +42,19 @@ NodeId BestSuccessor(const RaftCore& core) {
     best_silence = p.silent_ticks;
   }
   return best;
+}
+
+// The change could never be committed, and nobody be elected, if most of those that are left were
+// silent: `target` counts from the moment it is appended (etcd's --strict-reconfig-check).
+absl::Status CheckQuorumOf(const Membership& target, const RaftCore& core) {
+  std::map<NodeId, bool> active{{core.id(), true}};
+  for (const auto& [peer, p] : core.progress()) {
+    active[peer] = p.silent_ticks < core.options().election_ticks;
+  }
+  if (CountVotes(target, active) == VoteOutcome::kWon) return absl::OkStatus();
+  return Precondition(RaftNode::kUnhealthyText,
+                      ": most of the voters that would be left do not answer; bring them back, or "
+                      "replace or remove the silent ones first");
 }
 
 }  // namespace
@@ -56,9 +72,13 @@ void MemberQueue::Change(RaftCore& core, const MemberChange& change, int64_t dea
   if (change.kind == MemberChange::Kind::kPromote && !core.KeepsUp(change.id)) {
     return refuse(Precondition(RaftNode::kNotReadyText, "; let it catch up, and try again"));
   }
+  if (change.kind == MemberChange::Kind::kRemove || change.kind == MemberChange::Kind::kDemote) {
+    const absl::Status enough = CheckQuorumOf(*target, core);
+    if (!enough.ok()) return refuse(enough);
+  }
   const auto index = core.ProposeMembers(*target);
   if (!index.ok()) return refuse(index.status());
-  changing_.push_back({core.term(), *index, deadline_ns, std::move(done)});
+  changing_.push_back({core.term(), *index, deadline_ns, false, std::move(done)});
 }
 
 void MemberQueue::Transfer(RaftCore& core, NodeId to, int64_t deadline_ns,
@@ -75,13 +95,15 @@ void MemberQueue::Transfer(RaftCore& core, NodeId to, int64_t deadline_ns,
 }
 
 bool MemberQueue::Tell(const RaftCore& core, int64_t now_ns, Changing& waiter) {
-  const auto term = core.log().TermAt(waiter.index);
-  const bool compacted = waiter.index < core.log().mark_index();
-  if (!compacted && term != waiter.term) {
+  // Seen before the log can be cut behind it: a snapshot from another leader moves the mark too,
+  // and says nothing about our entry.
+  const bool ours = core.log().TermAt(waiter.index) == waiter.term;
+  waiter.committed = waiter.committed || (ours && waiter.index <= core.commit());
+  if (waiter.committed && core.membership_settled()) {
+    std::move(waiter.done)(core.membership());
+  } else if (!waiter.committed && !ours) {
     // Another leader's entry took its place here; a third leader might still have it.
     std::move(waiter.done)(Unknown("leadership was lost"));
-  } else if (waiter.index <= core.commit() && core.membership_settled()) {
-    std::move(waiter.done)(core.membership());
   } else if (now_ns >= waiter.deadline_ns) {
     std::move(waiter.done)(Unknown("the change took too long"));
   } else {

@@ -28,6 +28,7 @@ class MemberQueue {
     Term term;
     Index index;  // of the change's first config entry
     int64_t deadline_ns = 0;
+    bool committed = false;  // that entry, in that term
     RaftNode::ChangeDone done;
   };
   struct Transferring {

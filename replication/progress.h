@@ -26,7 +26,8 @@ struct Progress {
   bool heard_ack = false;             // since the last heartbeat tick
   bool check_due = false;             // kReplicate: appends may be lost, ask with an empty one
   uint32_t snapshot_pause_ticks = 0;  // after a failed snapshot, before the next is made
-  bool probe_sent = false;            // kProbe: wait for the answer or the next heartbeat reply
+  bool probe_sent = false;            // kProbe: wait for its answer, or for that of a later round
+  uint64_t probe_round = 0;           // the newest round when it was sent
   bool fetch_pending = false;
   Index snapshot_index;        // kSnapshot: what was sent, 0 while it is being made
   uint64_t acked_round = 0;    // Freshness L2

@@ -76,8 +76,9 @@ uint32_t RaftCore::RandomElectionTimeout() {
 uint32_t RaftCore::RetryTimeout() {
   constexpr uint32_t kFirst = 10;  // parts of an election timeout
   const uint32_t doublings = std::min<uint32_t>(election_attempts_ - 1, 3);
-  const uint32_t least = std::clamp<uint32_t>((options_.election_ticks / kFirst) << doublings, 1,
-                                              std::max<uint32_t>(1, options_.election_ticks / 2));
+  const uint32_t first = std::max<uint32_t>(1, options_.election_ticks / kFirst);
+  const uint32_t least =
+      std::min(first << doublings, std::max<uint32_t>(1, options_.election_ticks / 2));
   return least + static_cast<uint32_t>(rng_.Below(2 * least));
 }
 
@@ -86,7 +87,13 @@ void RaftCore::ResetElectionTimer() {
   randomized_timeout_ = RandomElectionTimeout();
 }
 
-bool RaftCore::Promotable() const { return membership_.IsVoter(options_.id); }
+// Thesis 4.2.2: a server outside its newest configuration may still have to be elected, without
+// counting itself, for as long as that configuration is not committed: it may be the only one that
+// has it, and then nobody else can win.
+bool RaftCore::Promotable() const {
+  return membership_.IsVoter(options_.id) ||
+         (newest_config() > commit_ && MembershipAt(commit_).IsVoter(options_.id));
+}
 
 void RaftCore::ResetForTerm(Term term) {
   CHECK(term >= hard_state_.term);
@@ -210,7 +217,13 @@ void RaftCore::Tick() {
     TickLeader();
     return;
   }
-  if (++election_elapsed_ >= randomized_timeout_ && Promotable()) BecomePreCandidate();
+  if (++election_elapsed_ < randomized_timeout_) return;
+  if (Promotable()) return BecomePreCandidate();
+  // A learner waits for whoever comes; what it asked the silent leader must be asked again.
+  if (leader_) {
+    DropReads();
+    leader_ = NodeId(0);
+  }
 }
 
 bool RaftCore::IgnoreVoteByStickiness(const Message& m) const {
@@ -494,6 +507,11 @@ void RaftCore::StartRead(uint64_t read_id) {
   if (!leader_) {
     ready_.reads_dropped.push_back(read_id);
     return;
+  }
+  // The oldest has waited longest for an answer that was probably lost.
+  if (forwarded_reads_.size() >= options_.max_pending_reads) {
+    ready_.reads_dropped.push_back(forwarded_reads_.front());
+    forwarded_reads_.erase(forwarded_reads_.begin());
   }
   CHECK(forwarded_reads_.empty() || forwarded_reads_.back() < read_id);
   forwarded_reads_.push_back(read_id);

@@ -153,6 +153,10 @@ class RaftCore {
   absl::StatusOr<Index> ProposeMembers(const Membership& target);
   // The membership in force is committed and not joint.
   bool membership_settled() const;
+  // Everybody whom a configuration names, from the newest committed one on: with all of them there
+  // is still something to say (a change under way needs its old members, and may be undone).
+  // Those that the newest does not name come as learners; `removed` is as of the committed one.
+  Membership Reachable() const;
   // Leader: `learner` has what it takes to vote: it caught up with the log in less than an election
   // timeout, lately (thesis 4.2.1's rounds).
   bool KeepsUp(NodeId learner) const;
@@ -182,6 +186,7 @@ class RaftCore {
   Ready TakeReady();
 
   // --- state, for status and tests ---
+  const CoreOptions& options() const { return options_; }
   NodeId id() const { return options_.id; }
   Role role() const { return role_; }
   Term term() const { return hard_state_.term; }

@@ -93,8 +93,8 @@ void RaftCore::StepAppendReply(const Message& m) {
       (p.state == ProgressState::kSnapshot && p.match_index >= log_.mark_index())) {
     p.BecomeReplicate();
   }
-  MaybeSendTimeoutNow();
-  MaybeCommit();
+  MaybeCommit();  // `p` may be gone after this
+  if (role_ == Role::kLeader) MaybeSendTimeoutNow();
 }
 
 void RaftCore::StepHeartbeatReply(const Message& m) {
@@ -104,7 +104,8 @@ void RaftCore::StepHeartbeatReply(const Message& m) {
   p.recent_active = true;
   p.silent_ticks = 0;
   sends_due_ = true;
-  p.probe_sent = false;
+  // A round that left with or before the probe says nothing about its loss.
+  if (m.round > p.probe_round) p.probe_sent = false;
   // Freshness L2: the term is ours, or StepTerm would have stopped the message.
   if (m.round > round_) return;
   p.acked_round = std::max(p.acked_round, m.round);
@@ -136,9 +137,12 @@ void RaftCore::SendAppends(NodeId peer, Progress& p) {
              p.inflight_bytes < options_.max_inflight_bytes) {
         if (!SendOneAppend(peer, p)) return;
       }
-      if (std::exchange(p.check_due, false) && p.state == ProgressState::kReplicate) {
-        EmitAppend(peer, p, {});
-      }
+      if (!std::exchange(p.check_due, false) || p.state != ProgressState::kReplicate) return;
+      if (log_.TermAt(p.next_index - 1)) return EmitAppend(peer, p, {});
+      // The log was cut behind what this peer was sent and never answered: where it stands must be
+      // found anew, or only a snapshot helps.
+      p.BecomeProbe(p.match_index + 1);
+      SendOneAppend(peer, p);
       return;
   }
 }
@@ -173,14 +177,17 @@ void RaftCore::SendFetched(NodeId peer, std::vector<EntryRef> entries) {
 }
 
 void RaftCore::EmitAppend(NodeId peer, Progress& p, std::vector<EntryRef> entries) {
+  const auto prev_term = log_.TermAt(p.next_index - 1);
+  CHECK(prev_term.has_value());
   Message m = Make(MessageType::kAppend, peer);
   m.prev_index = p.next_index - 1;
-  m.prev_term = *log_.TermAt(m.prev_index);
+  m.prev_term = *prev_term;
   m.commit = commit_;
   size_t bytes = 0;
   for (const EntryRef& entry : entries) bytes += entry->bytes();
   if (p.state == ProgressState::kProbe) {
     p.probe_sent = true;
+    p.probe_round = round_;
   } else if (!entries.empty()) {
     p.next_index = entries.back()->index + 1;
     p.inflight.emplace_back(entries.back()->index, bytes);

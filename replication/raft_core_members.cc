@@ -18,6 +18,26 @@ bool RaftCore::membership_settled() const {
   return !membership_.joint() && newest_config() <= commit_;
 }
 
+Membership RaftCore::Reachable() const {
+  Membership all = membership_;
+  const auto add = [&all](const Membership& m) {
+    for (const NodeId id : m.All()) {
+      if (all.Contains(id)) continue;
+      all.learners.insert(id);
+      if (const auto urls = m.peer_urls.find(id); urls != m.peer_urls.end()) {
+        all.peer_urls[id] = urls->second;
+      }
+    }
+  };
+  const Membership& committed = MembershipAt(commit_);
+  add(committed);
+  for (auto it = config_entries_.upper_bound(commit_); it != config_entries_.end(); ++it) {
+    add(it->second);
+  }
+  all.removed = committed.removed;
+  return all;
+}
+
 absl::StatusOr<Index> RaftCore::ProposeMembers(const Membership& target) {
   CHECK(!target.joint() && !target.voters.empty());
   if (role_ != Role::kLeader) return absl::UnavailableError("this member does not lead");
@@ -62,6 +82,10 @@ void RaftCore::StepDownAsRemoved() {
     best = peer;
     best_match = p.match_index;
   }
+  // Whom the operator named goes before whoever has a little more.
+  const auto wished = progress_.find(transfer_to_);
+  if (wished != progress_.end() && wished->second.match_index >= newest_config())
+    best = transfer_to_;
   if (best) Send(Make(MessageType::kTimeoutNow, best));
   BecomeFollower(hard_state_.term, NodeId(0));
 }
@@ -128,9 +152,11 @@ absl::Status RaftCore::TransferLeadership(NodeId to) {
   return absl::OkStatus();
 }
 
-// The target must have everything, or it could not win.
+// The target must have everything, or it could not win; and no step of a membership change may be
+// about to make it miss something.
 void RaftCore::MaybeSendTimeoutNow() {
-  if (!transfer_to_ || progress_.at(transfer_to_).match_index < log_.last()) return;
+  if (!transfer_to_ || !membership_settled()) return;
+  if (progress_.at(transfer_to_).match_index < log_.last()) return;
   Send(Make(MessageType::kTimeoutNow, transfer_to_));
 }
 

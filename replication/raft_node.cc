@@ -402,6 +402,7 @@ void RaftNodeImpl::Run() {
 void RaftNodeImpl::RunRaft() { Turn(inbox_.TakeNow()); }
 
 void RaftNodeImpl::Turn(std::vector<Input> inputs) {
+  if (dead_) return;
   // Taken before anything of this turn is sent: the sample of its probes and rounds.
   now_ = options_.clock->Sample();
   for (Input& input : inputs) input();
@@ -413,11 +414,12 @@ void RaftNodeImpl::Turn(std::vector<Input> inputs) {
   } while (core_.HasReady() && !dead_);
   tracker_.OnApplied(core_.applied());
   reads_.OnApplied(core_.applied());
-  members_.Offer(core_, now_.boot_ns);
   OfferFresh();
   MaybeFlush();
   MaybeWriteRecord();
   Publish();
+  // Whoever is told here finds what it was told in status().
+  members_.Offer(core_, now_.boot_ns);
 }
 
 void RaftNodeImpl::RunTicks() {
@@ -500,6 +502,7 @@ void RaftNodeImpl::Carry(Ready ready) {
   }
   if (ready.round_started) tracker_.OnRoundStarted(*ready.round_started, now_);
   if (!ready.append.snapshot_dir.empty()) InstallSnapshot(ready.append);
+  if (dead_) return;
   if (!ready.append.empty()) log_worker_.Append(std::move(ready.append));
   SendMessages(std::move(ready.messages));
   if (!ready.apply.empty()) apply_worker_.Apply(std::move(ready.apply));
@@ -532,20 +535,16 @@ void RaftNodeImpl::InstallSnapshot(AppendBatch& append) {
       apply_worker_.InstallAndWait(append.snapshot_dir, *append.log.reset);
   if (!installed.ok()) {
     Fatal(installed);
-    append = {};  // the log must not be reset to what the data does not have
     return std::move(in.mapped().done)(installed);
   }
   flushed_ = append.log.reset->index;
   std::move(in.mapped().done)(absl::OkStatus());
 }
 
-// Members that are only about to leave are not yet named as removed: the change may be undone.
 void RaftNodeImpl::TellTransport() {
   settled_ = core_.membership_settled();
   membership_ = std::make_shared<Membership>(core_.membership());
-  Membership told = *membership_;
-  told.removed = core_.MembershipAt(core_.commit()).removed;
-  transport_->SetMembership(told);
+  transport_->SetMembership(core_.Reachable());
 }
 
 void RaftNodeImpl::SendMessages(std::vector<Message> messages) {
@@ -587,6 +586,8 @@ void RaftNodeImpl::SendSnapshotTo(NodeId peer) {
   // The term that asks: a snapshot sent under a later one would speak for another leader.
   const bool queued = maintenance_.Run([this, peer, term = core_.term()] {
     auto taken = machine_->TakeCheckpoint();
+    // The data has rotted: no member may begin with it, and this one must not go on with it.
+    if (absl::IsDataLoss(taken.status())) return Fatal(taken.status());
     Post([this, peer, term, taken = std::move(taken)]() mutable {
       const bool still_leading = core_.role() == Role::kLeader && core_.term() == term;
       if (!taken.ok() || !still_leading) {

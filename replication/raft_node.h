@@ -51,8 +51,9 @@ class Transport {
   };
   virtual void SendSnapshot(SnapshotToSend snapshot,
                             absl::AnyInvocable<void(absl::Status) &&> done) = 0;
-  // Raft thread, at start and whenever membership changes: whom to connect to. `removed` is as of
-  // the newest committed membership: those members, and none other, may be told that they are out.
+  // Raft thread, at start and whenever membership changes: whom to talk to (RaftCore::Reachable:
+  // also those that a change not yet committed leaves out, as learners). `removed` is as of the
+  // newest committed membership: those, and none other, may be told that they are out.
   virtual void SetMembership(const Membership& membership) = 0;
 };
 
@@ -160,15 +161,17 @@ class RaftNode {
   // complete: committed, and no longer joint. For kAdd and kReplace that is the learner's arrival;
   // its promotion follows by itself. TargetOf's errors, and:
   //   FailedPrecondition  also: this member does not lead; another change is under way; kPromote of
-  //                       a learner that does not keep up. Certainly not done.
+  //                       a learner that does not keep up; kRemove or kDemote that would leave most
+  //                       voters silent. Certainly not done.
   //   Unavailable         certainly not done: stopping, or the leader is too new; try again
   //   ResourceExhausted   certainly not done
   //   DeadlineExceeded    the outcome is unknown: list the members
-  // The text of each status tells which (kNotLeaderText, kChangePendingText, kNotReadyText begin
-  // the texts that callers tell apart).
+  // The text of each status tells which (kNotLeaderText, kChangePendingText, kNotReadyText and
+  // kUnhealthyText begin the texts that callers tell apart).
   static constexpr std::string_view kNotLeaderText = "this member does not lead";
   static constexpr std::string_view kChangePendingText = "another membership change is under way";
   static constexpr std::string_view kNotReadyText = "the learner does not keep up yet";
+  static constexpr std::string_view kUnhealthyText = "the cluster would be left without a quorum";
   using ChangeDone = absl::AnyInvocable<void(absl::StatusOr<Membership>) &&>;
   virtual void ChangeMembers(MemberChange change, absl::Duration timeout, ChangeDone done) = 0;
 

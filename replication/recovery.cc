@@ -37,12 +37,13 @@ Term LastTerm(const RaftCore::Recovered& r) {
 }
 
 // The rows without a membership in the log.
-StartPlan PlanWithoutMembership(const Membership& bootstrap, RaftCore::Recovered r) {
+StartPlan PlanWithoutMembership(const Membership& bootstrap, RaftCore::Recovered r,
+                                bool any_installed) {
   if (r.last.value != 0) {
     return Refuse(StartRow::kNoMembership, Damage::Part::kLog, {}, {},
                   "the log has entries but no membership");
   }
-  if (r.applied.value != 0) {
+  if (r.applied.value != 0 || any_installed) {
     return Refuse(StartRow::kLogLost, Damage::Part::kLog, Index(1), {},
                   fmt::format("the log is empty, and the data is at index {}", r.applied.value));
   }
@@ -107,7 +108,9 @@ StartPlan PlanStart(const Membership& bootstrap, const storage::RecoveredLog& lo
                     const std::optional<storage::LogMark>& installed) {
   RaftCore::Recovered r{log.hard_state, log.mark,           log.last,
                         log.term_runs,  log.config_entries, applied};
-  if (r.mark.membership.empty()) return PlanWithoutMembership(bootstrap, std::move(r));
+  if (r.mark.membership.empty()) {
+    return PlanWithoutMembership(bootstrap, std::move(r), installed.has_value());
+  }
   if (LastTerm(r) > r.hard_state.term) {
     return Refuse(StartRow::kTermLost, Damage::Part::kLog, {}, {},
                   fmt::format("the log holds an entry of term {}, and the term it remembers is {}",

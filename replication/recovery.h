@@ -15,9 +15,10 @@
 // Decision table. "Installed" counts only above the log's mark (below it the log has moved on). The
 // rows are tried in order, so that every input matches exactly one.
 //
-//   kFirstStart       log: no membership, no entries; data: at 0    -> the bootstrap membership
+//   kFirstStart       log: no membership, no entries; data: at 0,
+//                     nothing installed                             -> the bootstrap membership
 //   kNoMembership     log: no membership, but entries (S1)          -> DataLoss
-//   kLogLost          log: no membership; data: not at 0 (S1)       -> DataLoss: the vote is
+//   kLogLost          log: no membership; data: any (S1)            -> DataLoss: the vote is
 //   forgotten kTermLost         an entry or the mark has a higher term than
 //                     the hard state (S4)                           -> DataLoss: the vote is
 //                     forgotten

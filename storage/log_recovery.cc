@@ -8,21 +8,17 @@
 #include <utility>
 
 #include "base/strings.h"
+#include "storage/damage.h"
 #include "storage/log_record.h"
 
 namespace holdfast::storage {
 namespace {
 
 constexpr std::string_view kWhatToDo =
-    "the log was left as it is; restore the file from a copy, or wipe this member's data and let "
-    "it join "
-    "again as a new member";
-
-absl::Status Damaged(RecoveryRow row, const std::string& path, uint64_t offset,
-                     std::string_view what) {
-  return absl::DataLossError(base::ToAbsl(fmt::format(
-      "raft log {} offset {}: {} [{}]; {}", path, offset, what, RecoveryRowName(row), kWhatToDo)));
-}
+    "the log was left as it is. A member must not vote or acknowledge with such a log: it is to be "
+    "replaced by a new one that copies the others' data (docs/recovery.md)";
+// How finely an unreadable file is searched for the place: a sector of today's disks.
+constexpr size_t kProbeBytes = 4096;
 
 // The state that the frames add up to, so far.
 class Replay {
@@ -50,7 +46,10 @@ class Replay {
   }
 
   bool HasAllEntriesBehindMark() const { return index_.first() <= mark_.index + 1; }
+  bool has_hard_state() const { return has_hard_state_; }
+  bool has_base() const { return has_base_; }
   Index first() const { return index_.first(); }
+  Index last() const { return index_.last(); }
   Index mark_index() const { return mark_.index; }
 
  private:
@@ -62,6 +61,7 @@ class Replay {
         const std::optional<HardState> state = DecodeHardState(record.payload);
         if (!state.has_value() || state->term < hard_state_.term) return false;
         hard_state_ = *state;
+        has_hard_state_ = true;
         return true;
       }
       case RecordType::kMark:
@@ -114,21 +114,56 @@ class Replay {
   }
 
   HardState hard_state_;
+  bool has_hard_state_ = false;
   LogMark mark_;
   LogIndex index_;
   std::map<Index, EntryRef> configs_;  // kConfig entries above the mark
   bool has_base_ = false;              // of the oldest segment: before it the index means nothing
 };
 
-// True if a whole frame with a number above `write_number` begins in `bytes`.
-bool LaterFrameIn(const SegmentSalt& salt, std::string_view bytes, uint64_t write_number) {
-  while (bytes.size() >= kFrameHeaderBytes) {
-    const Frame frame = ParseFrame(salt, bytes);
-    if (frame.state == FrameState::kValid && frame.write_number > write_number) return true;
-    bytes.remove_prefix(kFrameAlignment);
+// Where in `bytes` a whole frame with a number above `write_number` begins.
+std::optional<size_t> LaterFrameIn(const SegmentSalt& salt, std::string_view bytes,
+                                   uint64_t write_number) {
+  for (size_t at = 0; at + kFrameHeaderBytes <= bytes.size(); at += kFrameAlignment) {
+    const Frame frame = ParseFrame(salt, bytes.substr(at));
+    if (frame.state == FrameState::kValid && frame.write_number > write_number) return at;
   }
-  return false;
+  return std::nullopt;
 }
+
+// The first entry that a frame holds; 0: none.
+Index FirstEntryIn(std::string_view body) {
+  RecordCursor cursor(body);
+  while (const std::optional<Record> record = cursor.Next()) {
+    if (record->type != RecordType::kEntry) continue;
+    const std::optional<Entry> entry = DecodeEntry(record->payload);
+    return entry.has_value() ? entry->index : Index(0);
+  }
+  return Index(0);
+}
+
+// Where a file that as a whole cannot be read begins and ends to be unreadable.
+struct ByteRange {
+  uint64_t first = 0;
+  uint64_t last = 0;
+};
+ByteRange UnreadableIn(const File& file, uint64_t size) {
+  std::optional<ByteRange> range;
+  for (uint64_t at = 0; at < size; at += kProbeBytes) {
+    if (file.ReadAt(at, kProbeBytes).ok()) continue;
+    if (!range.has_value()) range = ByteRange{.first = at};
+    range->last = std::min(at + kProbeBytes, size) - 1;
+  }
+  // A disk that reads at the second try has lost this range all the same: nobody knows what it
+  // gave.
+  return range.value_or(ByteRange{.first = 0, .last = size == 0 ? 0 : size - 1});
+}
+
+// Entries that damage takes along; first 0: not known. last 0: all from `first` on.
+struct IndexRange {
+  Index first = Index(0);
+  Index last = Index(0);
+};
 
 class Recovery {
  public:
@@ -140,19 +175,38 @@ class Recovery {
     for (size_t i = 0; i < found_.segments.size(); ++i) {
       if (absl::Status s = ReplaySegment(i); !s.ok()) return s;
     }
+    if (!replay_.has_hard_state()) {
+      return Damaged(RecoveryRow::kNoHardState, found_.segments.front().path, {},
+                     "the log holds no term and no vote");
+    }
     if (!replay_.HasAllEntriesBehindMark()) {
-      return Damaged(RecoveryRow::kMissingEntries, found_.segments.front().path, 0,
-                     fmt::format("entries {} to {} are missing", replay_.mark_index().value + 1,
-                                 replay_.first().value - 1));
+      const IndexRange lost = {.first = replay_.mark_index() + 1,
+                               .last = Index(replay_.first().value - 1)};
+      return Damaged(RecoveryRow::kMissingEntries, dir_, {}, "the segments before the first one",
+                     lost);
     }
     replay_.MoveTo(out_);
     return std::move(out_);
   }
 
  private:
+  absl::Status Damaged(RecoveryRow row, const std::string& path, ByteRange bytes,
+                       std::string_view what, IndexRange lost = {}) const {
+    if (lost.last < lost.first) lost.last = Index(0);
+    return DamageError({.part = Damage::Part::kLog,
+                        .file = path,
+                        .first_byte = bytes.first,
+                        .last_byte = bytes.last,
+                        .first_index = lost.first,
+                        .last_index = lost.last,
+                        .what = fmt::format("{} [{}]", what, RecoveryRowName(row))},
+                       kWhatToDo);
+  }
+
   absl::StatusOr<LogRecovery> RunEmpty() {
     if (found_.spares == 0) return std::move(out_);
-    return Damaged(RecoveryRow::kNoSegments, dir_, 0, "every segment is missing");
+    return Damaged(RecoveryRow::kNoSegments, dir_, {}, "every segment is missing",
+                   {.first = Index(1)});
   }
 
   absl::Status ReadHeaders() {
@@ -160,69 +214,143 @@ class Recovery {
     for (size_t i = 0; i < found_.segments.size(); ++i) {
       const Segment& segment = found_.segments[i];
       if (segment.number != first + i) {
-        return Damaged(RecoveryRow::kMissingSegment, dir_, 0,
-                       fmt::format("segment {} is missing", first + i));
+        return Damaged(RecoveryRow::kMissingSegment, dir_, {},
+                       fmt::format("segment {} is missing", first + i), LostFrom(i, i));
       }
       const absl::StatusOr<std::string> bytes = segment.file->ReadAt(0, kSegmentHeaderBytes);
-      if (!bytes.ok()) return bytes.status();
-      const absl::StatusOr<SegmentHeader> header = DecodeSegmentHeader(*bytes);
-      if (absl::IsFailedPrecondition(header.status())) {
-        return absl::FailedPreconditionError(base::ToAbsl(
-            fmt::format("raft log {}: {} [{}]", segment.path, base::Message(header.status()),
-                        RecoveryRowName(RecoveryRow::kOtherVersion))));
-      }
-      if (!header.ok()) {
-        return Damaged(RecoveryRow::kBadHeader, segment.path, 0, base::Message(header.status()));
-      }
-      if (i > 0 && header->previous_end <= kSegmentHeaderBytes) {
-        return Damaged(RecoveryRow::kBadHeader, segment.path, 0,
-                       "the segment header names an impossible end of the segment before");
-      }
-      if (header->segment != segment.number ||
-          (i > 0 && header->log_id != headers_.front().log_id)) {
-        return Damaged(RecoveryRow::kForeignSegment, segment.path, 0,
-                       "this file is not the segment that its name says");
-      }
-      headers_.push_back(*header);
+      if (!bytes.ok()) return Unreadable(i, bytes.status());
+      if (absl::Status s = CheckHeader(i, DecodeSegmentHeader(*bytes)); !s.ok()) return s;
     }
     out_.log_id = headers_.front().log_id;
+    return absl::OkStatus();
+  }
+
+  absl::Status CheckHeader(size_t i, const absl::StatusOr<SegmentHeader>& header) {
+    const Segment& segment = found_.segments[i];
+    constexpr ByteRange kHeader = {.first = 0, .last = kSegmentHeaderBytes - 1};
+    if (absl::IsFailedPrecondition(header.status())) {
+      return absl::FailedPreconditionError(base::ToAbsl(
+          fmt::format("raft log {}: {} [{}]", segment.path, base::Message(header.status()),
+                      RecoveryRowName(RecoveryRow::kOtherVersion))));
+    }
+    if (!header.ok()) {
+      return Damaged(RecoveryRow::kBadHeader, segment.path, kHeader, base::Message(header.status()),
+                     LostFrom(i, i + 1));
+    }
+    if (i > 0 && header->previous_end <= kSegmentHeaderBytes) {
+      return Damaged(RecoveryRow::kBadHeader, segment.path, kHeader,
+                     "the segment header names an impossible end of the segment before",
+                     LostFrom(i, i + 1));
+    }
+    if (header->segment != segment.number || (i > 0 && header->log_id != headers_.front().log_id)) {
+      return Damaged(RecoveryRow::kForeignSegment, segment.path, WholeOf(segment),
+                     "this file is not the segment that its name says", LostFrom(i, i + 1));
+    }
+    headers_.push_back(*header);
     return absl::OkStatus();
   }
 
   absl::Status ReplaySegment(size_t i) {
     const Segment& segment = found_.segments[i];
     const bool last = i + 1 == found_.segments.size();
-    absl::StatusOr<std::string> bytes = segment.file->ReadAt(0, segment.size_bytes);
-    if (!bytes.ok()) return bytes.status();
-    // Behind the end that the next segment's header gives lies nothing but stale bytes.
-    if (!last && headers_[i + 1].previous_end < bytes->size()) {
-      bytes->resize(headers_[i + 1].previous_end);
-    }
+    absl::StatusOr<std::string> bytes = ReadFrames(i);
+    if (!bytes.ok()) return Unreadable(i, bytes.status());
     const SegmentSalt salt = SegmentSalt::For(out_.log_id, segment.number);
     uint64_t offset = kSegmentHeaderBytes;
     Frame frame = ParseFrame(salt, std::string_view(*bytes).substr(offset));
     // Where the oldest segment's numbers begin is for its first frame to say.
     if (i == 0 && frame.state == FrameState::kValid) out_.next_write_number = frame.write_number;
     while (IsNext(frame)) {
+      const Index before = replay_.last();
       if (!replay_.ApplyFrame(segment, offset, frame.body)) {
-        return Damaged(RecoveryRow::kBadRecord, segment.path, offset,
-                       "the checksums hold but a record makes no sense");
+        return Damaged(RecoveryRow::kBadRecord, segment.path,
+                       {.first = offset, .last = offset + frame.bytes - 1},
+                       "the checksums hold but a record makes no sense", {.first = before + 1});
       }
       out_.last_frame_offset = offset;
       offset += frame.bytes;
       ++out_.next_write_number;
       frame = ParseFrame(salt, std::string_view(*bytes).substr(offset));
     }
+    const IndexRange lost = {.first = replay_.has_base() ? replay_.last() + 1 : Index(0),
+                             .last = BaseOf(i + 1)};
+    const ByteRange damaged = RangeOf(frame, offset, bytes->size());
     if (offset == kSegmentHeaderBytes) {
-      return Damaged(RecoveryRow::kBadOpening, segment.path, offset,
-                     "the segment's first frame is damaged");
+      return Damaged(RecoveryRow::kBadOpening, segment.path, damaged,
+                     "the segment's first frame is damaged", lost);
     }
     if (last) return DecideTail(segment, salt, *bytes, offset, frame);
     if (offset != headers_[i + 1].previous_end) {
-      return Damaged(RecoveryRow::kBadOlderSegment, segment.path, offset,
-                     "an acknowledged write is damaged");
+      return Damaged(RecoveryRow::kBadOlderSegment, segment.path, damaged,
+                     "an acknowledged write is damaged", lost);
     }
     return absl::OkStatus();
+  }
+
+  // Of segment i, as far as frames may lie in it. REQUIRES: headers_ has the next segment's.
+  absl::StatusOr<std::string> ReadFrames(size_t i) const {
+    const Segment& segment = found_.segments[i];
+    absl::StatusOr<std::string> bytes = segment.file->ReadAt(0, segment.size_bytes);
+    // Behind the end that the next segment's header gives lies nothing but stale bytes.
+    if (bytes.ok() && i + 1 < headers_.size() && headers_[i + 1].previous_end < bytes->size()) {
+      bytes->resize(headers_[i + 1].previous_end);
+    }
+    return bytes;
+  }
+
+  absl::Status Unreadable(size_t i, const absl::Status& error) const {
+    const Segment& segment = found_.segments[i];
+    return Damaged(
+        RecoveryRow::kUnreadable, segment.path, UnreadableIn(*segment.file, segment.size_bytes),
+        fmt::format("the disk does not give these bytes back ({})", base::Message(error)),
+        LostFrom(i, i + 1));
+  }
+
+  static ByteRange WholeOf(const Segment& segment) {
+    return {.first = 0, .last = segment.size_bytes == 0 ? 0 : segment.size_bytes - 1};
+  }
+
+  // From `offset` on, to the end of the frame if that is known, else to that of the bytes.
+  static ByteRange RangeOf(const Frame& frame, uint64_t offset, uint64_t size) {
+    const bool length_known = frame.state == FrameState::kTornBody;
+    const uint64_t end = length_known ? std::min(offset + frame.bytes, size) : size;
+    return {.first = offset, .last = std::max(end, offset + 1) - 1};
+  }
+
+  // For error texts. What goes with damage that begins behind segment `begin` - 1 and ends before
+  // segment `end`, as far as the whole segments around it can tell.
+  IndexRange LostFrom(size_t begin, size_t end) const {
+    Replay before;
+    for (size_t i = 0; i < std::min(begin, headers_.size()); ++i) {
+      const absl::StatusOr<std::string> bytes = ReadFrames(i);
+      if (!bytes.ok()) return {};
+      const SegmentSalt salt = SegmentSalt::For(headers_.front().log_id, found_.segments[i].number);
+      uint64_t offset = kSegmentHeaderBytes;
+      Frame frame = ParseFrame(salt, std::string_view(*bytes).substr(offset));
+      while (frame.state == FrameState::kValid) {
+        if (!before.ApplyFrame(found_.segments[i], offset, frame.body)) return {};
+        offset += frame.bytes;
+        frame = ParseFrame(salt, std::string_view(*bytes).substr(offset));
+      }
+    }
+    if (!before.has_base()) return {};
+    return {.first = before.last() + 1, .last = BaseOf(end)};
+  }
+
+  // The last index of the log when segment i began; 0: there is no such segment, or it cannot tell.
+  Index BaseOf(size_t i) const {
+    if (i >= found_.segments.size() || headers_.empty()) return Index(0);
+    const Segment& segment = found_.segments[i];
+    const absl::StatusOr<std::string> bytes = segment.file->ReadAt(0, segment.size_bytes);
+    if (!bytes.ok() || bytes->size() < kSegmentHeaderBytes) return Index(0);
+    const Frame frame = ParseFrame(SegmentSalt::For(headers_.front().log_id, segment.number),
+                                   std::string_view(*bytes).substr(kSegmentHeaderBytes));
+    if (frame.state != FrameState::kValid) return Index(0);
+    RecordCursor cursor(frame.body);
+    while (const std::optional<Record> record = cursor.Next()) {
+      if (record->type == RecordType::kBase) return DecodeBase(record->payload).value_or(Index(0));
+    }
+    return Index(0);
   }
 
   bool IsNext(const Frame& frame) const {
@@ -237,9 +365,13 @@ class Recovery {
     // With the frame's length known, a later one can only begin behind it (F1).
     const bool length_known = torn_body && frame.write_number == out_.next_write_number;
     const uint64_t skip = length_known ? std::min<uint64_t>(frame.bytes, rest.size()) : 0;
-    if (LaterFrameIn(salt, rest.substr(skip), out_.next_write_number)) {
-      return Damaged(RecoveryRow::kHole, segment.path, offset,
-                     "an acknowledged write is damaged: a later one follows");
+    if (const auto later = LaterFrameIn(salt, rest.substr(skip), out_.next_write_number)) {
+      const uint64_t end = offset + skip + *later;
+      const Index next = FirstEntryIn(ParseFrame(salt, bytes.substr(end)).body);
+      return Damaged(
+          RecoveryRow::kHole, segment.path, {.first = offset, .last = end - 1},
+          "an acknowledged write is damaged: a later one follows",
+          {.first = replay_.last() + 1, .last = next.value > 0 ? Index(next.value - 1) : Index(0)});
     }
     out_.row = RecoveryRow::kCleanEnd;
     out_.end_offset = offset;
@@ -270,6 +402,8 @@ std::string_view RecoveryRowName(RecoveryRow row) {
       return "missing segment";
     case RecoveryRow::kOtherVersion:
       return "other version";
+    case RecoveryRow::kUnreadable:
+      return "unreadable";
     case RecoveryRow::kBadHeader:
       return "bad header";
     case RecoveryRow::kForeignSegment:
@@ -286,6 +420,8 @@ std::string_view RecoveryRowName(RecoveryRow row) {
       return "torn tail";
     case RecoveryRow::kCleanEnd:
       return "clean end";
+    case RecoveryRow::kNoHardState:
+      return "no hard state";
     case RecoveryRow::kMissingEntries:
       return "missing entries";
   }

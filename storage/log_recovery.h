@@ -19,6 +19,7 @@
 //   kMissingSegment   numbers not contiguous                      -> DataLoss
 //   every segment's header
 //   kOtherVersion     written by another format version           -> FailedPrecondition
+//   kUnreadable       here or in any later step: the disk fails   -> DataLoss
 //   kBadHeader        damaged or too short (F3)                   -> DataLoss
 //   kForeignSegment   number is not the name's, other log id      -> DataLoss
 //   every segment's frames, up to the first that is not valid or not the next in number
@@ -31,7 +32,11 @@
 //   kTornTail         a frame of this segment began here          -> cut, counted in torn_bytes
 //   kCleanEnd         none did                                    -> end
 //   at the end
+//   kNoHardState      no frame holds a term and a vote            -> DataLoss
 //   kMissingEntries   the first entry held is above mark + 1      -> DataLoss
+//
+// Every DataLoss carries a storage::Damage: file, bytes, and the entries that go with them as far
+// as the sound segments around can tell. What a member does about it: docs/recovery.md.
 //
 // Admitted limit: damage in the very last frame looks the same as a torn tail, and that frame may
 // have been acknowledged. Open and the destructor each append an empty frame that vouches for
@@ -56,6 +61,7 @@ enum class RecoveryRow {
   kNoSegments,
   kMissingSegment,
   kOtherVersion,
+  kUnreadable,
   kBadHeader,
   kForeignSegment,
   kBadOpening,
@@ -64,6 +70,7 @@ enum class RecoveryRow {
   kHole,
   kTornTail,
   kCleanEnd,
+  kNoHardState,
   kMissingEntries,
 };
 std::string_view RecoveryRowName(RecoveryRow row);
@@ -82,7 +89,7 @@ struct LogRecovery {
 };
 
 // REQUIRES: `found` is what SegmentDir::Scan returned.
-// Errors: as in the table, naming file, offset, row and what to do; or what reading failed with.
+// Errors: as in the table, naming file, bytes, entries, row and what to do.
 absl::StatusOr<LogRecovery> RecoverLog(const std::string& dir, const SegmentDir::Found& found);
 
 }  // namespace holdfast::storage

@@ -1,6 +1,9 @@
 #include "storage/mvcc_database.h"
 
 #include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -14,6 +17,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/strings.h"
+#include "storage/damage.h"
 #include "storage/mvcc_codec.h"
 #include "storage/mvcc_options.h"
 
@@ -44,15 +48,51 @@ absl::Status CheckOptions(const MvccStore::Options& options) {
   return absl::OkStatus();
 }
 
+// The disk, or a file that is gone: bytes that were written and do not come back.
+bool IsFailedRead(const rocksdb::Status& status) {
+  if (status.IsPathNotFound()) return true;
+  const std::string text = status.ToString();
+  return status.IsIOError() && text.find(std::strerror(EIO)) != std::string::npos &&
+         (text.find("While pread") != std::string::npos ||
+          text.find("While read") != std::string::npos);
+}
+
+uint64_t NumberBehind(std::string_view text, std::string_view word) {
+  const size_t at = text.find(word);
+  uint64_t number = 0;
+  if (at == std::string_view::npos) return number;
+  const std::string_view digits = text.substr(at + word.size());
+  std::from_chars(digits.data(), digits.data() + digits.size(), number);
+  return number;
+}
+
+// RocksDB tells the place in its text alone: "... in /dir/000012.sst offset 0 size 3993".
+Damage DamageIn(std::string_view text) {
+  Damage damage = {.part = Damage::Part::kData, .what = std::string(text)};
+  for (const std::string_view sign : {".sst", "MANIFEST-", "CURRENT"}) {
+    const size_t at = text.find(sign);
+    if (at == std::string_view::npos) continue;
+    const size_t space = text.find_last_of(" \"'", at);
+    const size_t begin = space == std::string_view::npos ? 0 : space + 1;
+    const size_t end = std::min(text.find_first_of(" :;,\"'", at), text.size());
+    damage.file = text.substr(begin, end - begin);
+    const std::string_view rest = text.substr(end);
+    if (const uint64_t size = NumberBehind(rest, " size "); size > 0) {
+      damage.first_byte = NumberBehind(rest, " offset ");
+      damage.last_byte = damage.first_byte + size - 1;
+    }
+    break;
+  }
+  return damage;
+}
+
 // RocksDB takes a directory without CURRENT for a new one and would build over what is there.
 absl::Status CheckNotHeadless(const std::string& dir) {
   std::error_code error;
   if (fs::exists(fs::path(dir) / "CURRENT", error)) return absl::OkStatus();
   for (fs::directory_iterator it(dir, error), end; !error && it != end; it.increment(error)) {
     if (it->path().extension() == ".sst") {
-      return absl::DataLossError(fmt::format(
-          "{} holds data files but no CURRENT file: restore the directory or rebuild this member",
-          dir));
+      return DamagedData(dir, "it holds data files but no CURRENT file");
     }
   }
   if (error) {
@@ -102,17 +142,23 @@ absl::Status ReadApplied(rocksdb::DB* db, rocksdb::ColumnFamilyHandle* meta, boo
   }
   if (!status.ok()) return ToStatus(status, "cannot read the applied state");
   if (!DecodeAppliedState(bytes.ToStringView(), applied)) {
-    return absl::DataLossError("the applied state is not in a form this program ever wrote");
+    return DamagedData(db->GetName(), "the applied state is not in a form this program ever wrote");
   }
   return absl::OkStatus();
 }
 
 }  // namespace
 
+absl::Status DamagedData(const std::string& dir, std::string_view what) {
+  return DamageError({.part = Damage::Part::kData, .file = dir, .what = std::string(what)});
+}
+
 absl::Status ToStatus(const rocksdb::Status& status, std::string_view what) {
   if (status.ok()) return absl::OkStatus();
   const std::string text = fmt::format("{}: {}", what, status.ToString());
-  if (status.IsCorruption()) return absl::DataLossError(text);
+  if (status.IsCorruption() || IsFailedRead(status)) {
+    return Annotate(DamageError(DamageIn(status.ToString())), what);
+  }
   if (status.IsNoSpace()) {
     return absl::ResourceExhaustedError(text + ": free space on the disk, then restart");
   }
@@ -221,8 +267,7 @@ absl::Status Database::CheckContents(AppliedState* applied) {
     return ToStatus(status, fmt::format("cannot read the format of {}", dir_));
   }
   if (!status.ok() || format.size() != 4) {
-    return absl::DataLossError(
-        fmt::format("{} has no valid format record: restore it or rebuild this member", dir_));
+    return DamagedData(dir_, "it has no valid format record");
   }
   if (base::ReadBigEndian32(format.ToStringView()) > kFormatVersion) return NewerFormat(dir_);
 
@@ -233,9 +278,8 @@ absl::Status Database::CheckContents(AppliedState* applied) {
   ModRevision mod;
   if (newest->Valid() &&
       (!DecodeHistoryKey(newest->key().ToStringView(), &mod) || mod.main > applied->revision)) {
-    return absl::DataLossError(fmt::format(
-        "{} holds history beyond its applied revision {}: restore it or rebuild this member", dir_,
-        applied->revision));
+    return DamagedData(
+        dir_, fmt::format("it holds history beyond its applied revision {}", applied->revision));
   }
   return absl::OkStatus();
 }
@@ -287,14 +331,22 @@ absl::Status Database::Checkpoint(const std::string& dir, AppliedState* applied)
   std::vector<rocksdb::ColumnFamilyHandle*> handles;
   rocksdb::DB* db = nullptr;
   status = rocksdb::DB::OpenForReadOnly(
-      options, target, {{rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions()}},
+      options, target,
+      {{rocksdb::kDefaultColumnFamilyName, rocksdb::ColumnFamilyOptions()},
+       {kCurrentFamily, rocksdb::ColumnFamilyOptions()},
+       {kHistoryFamily, rocksdb::ColumnFamilyOptions()}},
       &handles, &db);
   if (!status.ok()) return ToStatus(status, fmt::format("cannot read the checkpoint {}", dir));
   const std::unique_ptr<rocksdb::DB> copy(db);
+  // A copy is what other members begin with: rot must not go along. The files are links to our own,
+  // so what is wrong with them is wrong with us.
+  absl::Status result =
+      ToStatus(copy->VerifyChecksum(), fmt::format("the checkpoint {} is damaged", dir));
   bool found = false;
-  absl::Status result = ReadApplied(copy.get(), handles[0], &found, applied);
-  const rocksdb::Status closed = copy->DestroyColumnFamilyHandle(handles[0]);
-  result.Update(ToStatus(closed, "cannot close the checkpoint"));
+  if (result.ok()) result = ReadApplied(copy.get(), handles[0], &found, applied);
+  for (rocksdb::ColumnFamilyHandle* handle : handles) {
+    result.Update(ToStatus(copy->DestroyColumnFamilyHandle(handle), "cannot close the checkpoint"));
+  }
   return result;
 }
 

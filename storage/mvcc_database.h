@@ -22,8 +22,12 @@
 
 namespace holdfast::storage::mvcc {
 
-// "WHAT: RocksDB's text". DataLoss: corrupt bytes. ResourceExhausted: the disk is full.
+// "WHAT: RocksDB's text". DataLoss with a storage::Damage: corrupt, unreadable or missing bytes.
+// ResourceExhausted: the disk is full.
 absl::Status ToStatus(const rocksdb::Status& status, std::string_view what);
+
+// DataLoss with a storage::Damage: the bytes of `dir` hold, but what they say cannot be.
+absl::Status DamagedData(const std::string& dir, std::string_view what);
 
 // The revision up to which bytes may really go. It lies behind the compact revision of every live
 // view, since RocksDB's compaction filters and file deletions do not look at snapshots, and behind

@@ -13,8 +13,9 @@ namespace {
 constexpr std::string_view kNoEnd("\0", 1);
 
 absl::Status Undecodable(std::string_view what, std::string_view key) {
-  return absl::DataLossError(fmt::format(
-      "the {} of key \"{}\" is not in a form this program ever wrote", what, base::Printable(key)));
+  return DamagedData(
+      "", fmt::format("the {} of key \"{}\" is not in a form this program ever wrote", what,
+                      base::Printable(key)));
 }
 
 }  // namespace
@@ -107,8 +108,8 @@ absl::StatusOr<bool> RecordReader::WalkBack(int64_t at, FoundRecord* found) cons
     const rocksdb::Status status =
         database_.db()->Get(options_, database_.history(), rocksdb::Slice(AsView(key)), &undo);
     if (status.IsNotFound()) {
-      return absl::DataLossError(fmt::format(
-          "the history of revision {}.{} is missing: rebuild this member", mod.main, mod.sub));
+      return DamagedData(
+          "", fmt::format("the history of revision {}.{} is missing", mod.main, mod.sub));
     }
     if (!status.ok()) return ToStatus(status, "cannot read the history");
     // Decoded after the move: a short slice keeps its bytes inside itself.

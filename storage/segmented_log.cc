@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/rng.h"
 #include "base/strings.h"
+#include "storage/damage.h"
 #include "storage/log_recovery.h"
 
 namespace holdfast::storage {
@@ -370,7 +371,15 @@ absl::Status SegmentedLog::ReadSpanInto(const ReadSpan& span, std::vector<EntryR
   const SegmentSalt salt = SegmentSalt::For(log_id_, span.segment.number);
   absl::StatusOr<std::string> bytes =
       span.segment.file->ReadAt(span.begin(), span.end() - span.begin());
-  if (!bytes.ok()) return absl::DataLossError(bytes.status().message());
+  if (!bytes.ok()) {
+    return DamageError({.file = span.segment.path,
+                        .first_byte = span.begin(),
+                        .last_byte = span.end() - 1,
+                        .first_index = span.first,
+                        .last_index = span.first + (span.slots.size() - 1),
+                        .what = fmt::format("the disk does not give these bytes back ({})",
+                                            base::Message(bytes.status()))});
+  }
   Index index = span.first;
   for (const LogSlot& slot : span.slots) {
     const uint64_t at = std::min<uint64_t>(slot.offset - span.begin(), bytes->size());
@@ -381,10 +390,12 @@ absl::Status SegmentedLog::ReadSpanInto(const ReadSpan& span, std::vector<EntryR
       entry = DecodeEntry(record->payload);
     }
     if (!entry.has_value() || entry->index != index) {
-      return absl::DataLossError(base::ToAbsl(fmt::format(
-          "raft log {} offset {}: entry {} is damaged; wipe this member's data and let it join "
-          "again as a new member",
-          span.segment.path, slot.offset, index.value)));
+      return DamageError({.file = span.segment.path,
+                          .first_byte = slot.offset,
+                          .last_byte = uint64_t{slot.offset} + slot.bytes - 1,
+                          .first_index = index,
+                          .last_index = index,
+                          .what = "the disk gave back something else than was written"});
     }
     out.push_back(std::make_shared<const Entry>(*std::move(entry)));
     ++index;

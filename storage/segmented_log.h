@@ -52,7 +52,8 @@ class SegmentedLog : public LogStore {
 
   // Recovers what is there and appends one empty frame.
   // FailedPrecondition: in use by another process, or written by another format version.
-  // DataLoss: damaged; the text names file, offset and what to do. InvalidArgument: options.
+  // DataLoss with a storage::Damage: damaged; the text names file, bytes, entries and what to do.
+  // InvalidArgument: options.
   static absl::StatusOr<std::unique_ptr<LogStore>> Open(Options options);
 
   // Appends one empty frame, so that damage to the last one with content would be noticed.
@@ -65,7 +66,8 @@ class SegmentedLog : public LogStore {
   absl::Status Append(absl::Span<const LogBatch> batches) override;
   absl::Status Compact(const LogMark& mark) override;
   // Also serves entries at or below the mark while their segment is there. `last` may be above the
-  // last index. DataLoss: the disk gave back something else than was written.
+  // last index. DataLoss with a storage::Damage: the disk gave back something else than was
+  // written, or nothing.
   absl::StatusOr<std::vector<EntryRef>> Read(Index first, Index last,
                                              size_t max_bytes) const override;
   uint64_t disk_bytes() const override { return segment_dir_.disk_bytes(); }

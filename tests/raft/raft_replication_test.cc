@@ -228,9 +228,31 @@ TEST(Progress, ALeaderProbesThenReplicates) {
 TEST(Progress, AProbeIsRepeatedAfterAHeartbeatReply) {
   Member m = LeaderOf(3);
   EXPECT_TRUE(To(2, m.Tick()).empty());
-  const auto out = To(2, m.Step(RoundReplyFrom(2, 1, 1)));
+  // The round that left with the probe is answered first: the probe's own answer is on its way.
+  EXPECT_TRUE(To(2, m.Step(RoundReplyFrom(2, 1, 1))).empty());
+  const auto out = To(2, m.Step(RoundReplyFrom(2, 1, 2)));
   ASSERT_EQ(out.size(), 1u);
   EXPECT_EQ(out[0].prev_index, Index(0));
+}
+
+TEST(Progress, ALogThatIsCutBehindWhatWasSentIsProbedAnew) {
+  CoreOptions options = StoryOptions(1);
+  options.max_inflight_messages = 1;
+  options.max_append_bytes = 1;
+  Member m(options, Past());
+  m.Lead();
+  m.Step(AckFrom(2, 1, 1));
+  m.Step(AckFrom(3, 1, 1));
+  for (int i = 0; i < 4; ++i) {
+    m.Propose("x");
+    m.Step(AckFrom(2, 1, 2 + static_cast<uint64_t>(i)));
+  }
+  // Member 3 was sent entry 2, never answered, and its window is full; the log is cut behind it.
+  ASSERT_EQ(m->progress().at(NodeId(3)).next_index, Index(3));
+  m->CompactTo(Index(4));
+  m.Tick(2);
+  EXPECT_EQ(OfType(m.Tick(), MessageType::kAppend).size(), 0u);
+  EXPECT_EQ(m.snapshots_wanted, std::vector<NodeId>{NodeId(3)});
 }
 
 TEST(Progress, ARefusalOfAnOptimisticAppendLeadsBackToProbing) {

@@ -32,6 +32,10 @@ class FaultFile : public File {
   absl::StatusOr<std::string> ReadAt(uint64_t offset, size_t n) const override {
     if (absl::Status s = Alive(); !s.ok()) return s;
     if (auto action = std::exchange(fs_->on_next_read_, nullptr)) action();
+    if (inode_->bad.has_value() && offset <= inode_->bad->second &&
+        offset + n > inode_->bad->first) {
+      return absl::InternalError("read: input/output error (injected)");
+    }
     if (offset >= inode_->cached.size()) return std::string();
     return inode_->cached.substr(offset, n);
   }
@@ -89,6 +93,12 @@ void FaultFileSystem::FailAt(uint64_t nth, Fault fault) {
   fail_at_ = operations_ + nth;
   fault_ = fault;
   fault_hit_ = false;
+}
+
+void FaultFileSystem::FailReads(const std::string& path, uint64_t first_byte, uint64_t last_byte) {
+  const auto it = cached_.find(path);
+  CHECK(it != cached_.end());
+  it->second->bad = {first_byte, last_byte};
 }
 
 absl::Status FaultFileSystem::Step() {

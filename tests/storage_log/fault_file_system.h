@@ -11,6 +11,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <utility>
@@ -38,6 +39,8 @@ class FaultFileSystem : public FileSystem {
   void SetFull(bool full) { full_ = full; }
   // Runs `action` once, in the middle of the next ReadAt.
   void OnNextRead(std::function<void()> action) { on_next_read_ = std::move(action); }
+  // From now on every ReadAt that touches these bytes of `path` fails: a bad sector.
+  void FailReads(const std::string& path, uint64_t first_byte, uint64_t last_byte);
   bool fault_hit() const { return fault_hit_; }
   bool stopped() const { return stopped_; }
   uint64_t operations() const { return operations_; }
@@ -75,6 +78,8 @@ class FaultFileSystem : public FileSystem {
     std::string cached;  // what processes read
     std::string disk;
     std::set<size_t> dirty;  // sectors of `cached` that may still reach the disk
+    // Bytes that cannot be read.
+    std::optional<std::pair<uint64_t, uint64_t>> bad;
   };
   using Directory = std::map<std::string, std::shared_ptr<Inode>>;
   struct DirectoryChange {

@@ -6,14 +6,19 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cctype>
 #include <functional>
 #include <memory>
+#include <optional>
+#include <ostream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/crc32c.h"
 #include "base/rng.h"
 #include "base/strings.h"
+#include "storage/damage.h"
 #include "storage/log_record.h"
 #include "storage/segmented_log.h"
 #include "tests/storage_log/fault_file_system.h"
@@ -25,11 +30,11 @@ namespace {
 constexpr uint64_t kLogId = 9;
 constexpr uint64_t kSegmentBytes = 1024;
 constexpr RecoveryRow kAllRows[] = {
-    RecoveryRow::kNewLog,         RecoveryRow::kNoSegments,      RecoveryRow::kMissingSegment,
-    RecoveryRow::kOtherVersion,   RecoveryRow::kBadHeader,       RecoveryRow::kForeignSegment,
-    RecoveryRow::kBadOpening,     RecoveryRow::kBadOlderSegment, RecoveryRow::kBadRecord,
-    RecoveryRow::kHole,           RecoveryRow::kTornTail,        RecoveryRow::kCleanEnd,
-    RecoveryRow::kMissingEntries,
+    RecoveryRow::kNewLog,         RecoveryRow::kNoSegments,  RecoveryRow::kMissingSegment,
+    RecoveryRow::kOtherVersion,   RecoveryRow::kUnreadable,  RecoveryRow::kBadHeader,
+    RecoveryRow::kForeignSegment, RecoveryRow::kBadOpening,  RecoveryRow::kBadOlderSegment,
+    RecoveryRow::kBadRecord,      RecoveryRow::kHole,        RecoveryRow::kTornTail,
+    RecoveryRow::kCleanEnd,       RecoveryRow::kNoHardState, RecoveryRow::kMissingEntries,
 };
 
 std::string SegmentPath(uint32_t number) { return fmt::format("log/{:020}.log", number); }
@@ -133,7 +138,45 @@ struct TableCase {
   RecoveryRow row;
   absl::StatusCode code;
   std::function<void(FaultFileSystem&)> damage;
+  // What the error must tell, where the case knows it.
+  struct Place {
+    uint32_t segment = 0;  // 0: the directory
+    uint64_t first_byte = 0, last_byte = 0;
+    uint64_t first_index = 0, last_index = 0;
+  };
+  std::function<Place(const Prepared&)> place = nullptr;
 };
+
+void PrintTo(const TableCase& one, std::ostream* out) { *out << one.name; }
+
+// The entries of a frame, as indexes; {0, 0}: none.
+std::pair<uint64_t, uint64_t> EntriesIn(const FaultFileSystem& fs, uint32_t segment, size_t nth) {
+  const std::vector<uint64_t> offsets = FrameOffsets(fs, segment);
+  const Frame frame =
+      ParseFrame(SegmentSalt::For(kLogId, segment),
+                 std::string_view(fs.Bytes(SegmentPath(segment))).substr(offsets[nth]));
+  std::pair<uint64_t, uint64_t> range;
+  RecordCursor cursor(frame.body);
+  while (const auto record = cursor.Next()) {
+    if (record->type != RecordType::kEntry) continue;
+    const uint64_t index = DecodeEntry(record->payload)->index.value;
+    if (range.first == 0) range.first = index;
+    range.second = index;
+  }
+  return range;
+}
+
+// The entries of all frames of a segment together.
+std::pair<uint64_t, uint64_t> EntriesIn(const FaultFileSystem& fs, uint32_t segment) {
+  std::pair<uint64_t, uint64_t> range;
+  for (size_t nth = 0; nth + 1 < FrameOffsets(fs, segment).size(); ++nth) {
+    const auto [first, last] = EntriesIn(fs, segment, nth);
+    if (first == 0) continue;
+    if (range.first == 0) range.first = first;
+    range.second = last;
+  }
+  return range;
+}
 
 // A frame for the place behind the last one; `ahead` 1 is the next write.
 std::string NextFrame(FaultFileSystem& fs, const std::function<void(FrameBuilder&)>& fill,
@@ -153,6 +196,8 @@ std::string NextFrame(FaultFileSystem& fs, const std::function<void(FrameBuilder
 void AppendNextFrame(FaultFileSystem& fs, const std::function<void(FrameBuilder&)>& fill) {
   Replace(fs, 3, FrameOffsets(fs, 3).back(), NextFrame(fs, fill));
 }
+
+using Place = TableCase::Place;
 
 std::vector<TableCase> DirectoryCases() {
   using Row = RecoveryRow;
@@ -177,8 +222,16 @@ std::vector<TableCase> DirectoryCases() {
          remove_all(fs);
          fs.SetBytes(fmt::format("log/spare-{:020}", 1), std::string(kSegmentBytes, '\0'));
        }},
-      {"middle segment gone", Row::kMissingSegment, kLoss, remove(2)},
-      {"first segment gone", Row::kMissingEntries, kLoss, remove(1)},
+      {"middle segment gone", Row::kMissingSegment, kLoss, remove(2),
+       [](const Prepared& was) -> Place {
+         const auto [first, last] = EntriesIn(*was.fs, 2);
+         return {.first_index = first, .last_index = last};
+       }},
+      {"first segment gone", Row::kMissingEntries, kLoss, remove(1),
+       [](const Prepared& was) -> Place {
+         const auto [first, last] = EntriesIn(*was.fs, 1);
+         return {.first_index = first, .last_index = last};
+       }},
   };
 }
 
@@ -194,7 +247,27 @@ std::vector<TableCase> HeaderCases() {
   return {
       {"newer format", Row::kOtherVersion, absl::StatusCode::kFailedPrecondition,
        [](FaultFileSystem& fs) { Replace(fs, 1, 0, HeaderOfVersion(kLogFormatVersion + 1)); }},
-      {"magic damaged", Row::kBadHeader, kLoss, flip(2, 0)},
+      {"a bad sector in the middle segment", Row::kUnreadable, kLoss,
+       [](FaultFileSystem& fs) { fs.FailReads(SegmentPath(2), 700, 700); },
+       [](const Prepared& was) -> Place {
+         const auto [first, last] = EntriesIn(*was.fs, 2);
+         return {.segment = 2,
+                 .first_byte = 0,
+                 .last_byte = kSegmentBytes - 1,
+                 .first_index = first,
+                 .last_index = last};
+       }},
+      {"a bad sector in a header", Row::kUnreadable, kLoss,
+       [](FaultFileSystem& fs) { fs.FailReads(SegmentPath(3), 0, 0); }},
+      {"magic damaged", Row::kBadHeader, kLoss, flip(2, 0),
+       [](const Prepared& was) -> Place {
+         const auto [first, last] = EntriesIn(*was.fs, 2);
+         return {.segment = 2,
+                 .first_byte = 0,
+                 .last_byte = kSegmentHeaderBytes - 1,
+                 .first_index = first,
+                 .last_index = last};
+       }},
       {"version damaged", Row::kBadHeader, kLoss, flip(2, 11)},
       {"header damaged", Row::kBadHeader, kLoss, flip(3, 40)},
       {"empty file", Row::kBadHeader, kLoss,
@@ -226,7 +299,15 @@ std::vector<TableCase> FrameCases() {
       {"opening of an older segment", Row::kBadOpening, kLoss, flip_frame(2, 0, 30)},
       {"opening of the first segment", Row::kBadOpening, kLoss, flip_frame(1, 0, 30)},
       {"opening of the last segment", Row::kBadOpening, kLoss, flip_frame(3, 0, 30)},
-      {"older segment, middle", Row::kBadOlderSegment, kLoss, flip_frame(1, 2, 30)},
+      {"older segment, middle", Row::kBadOlderSegment, kLoss, flip_frame(1, 2, 30),
+       [](const Prepared& was) -> Place {
+         const std::vector<uint64_t> offsets = FrameOffsets(*was.fs, 1);
+         return {.segment = 1,
+                 .first_byte = offsets[2],
+                 .last_byte = offsets[3] - 1,
+                 .first_index = EntriesIn(*was.fs, 1, 2).first,
+                 .last_index = EntriesIn(*was.fs, 1).second};
+       }},
       {"older segment, its last frame", Row::kBadOlderSegment, kLoss, flip_frame(2, -1, 30)},
       {"older segment cut short", Row::kBadOlderSegment, kLoss,
        [](FaultFileSystem& fs) {
@@ -242,6 +323,17 @@ std::vector<TableCase> FrameCases() {
        })},
       {"base that is not the last", Row::kBadRecord, kLoss,
        next([](FrameBuilder& f) { f.AddBase(Index(1)); })},
+      {"a log without term and vote", Row::kNoHardState, kLoss,
+       [](FaultFileSystem& fs) {
+         for (const uint32_t number : {2, 3}) (void)fs.Remove(SegmentPath(number));
+         FrameBuilder opening(SegmentSalt::For(kLogId, 1), 1);
+         opening.AddMark(RecordType::kMark, {});
+         opening.AddBase(Index(0));
+         fs.SetBytes(SegmentPath(1),
+                     EncodeSegmentHeader({.log_id = kLogId, .segment = 1, .previous_end = 0}) +
+                         std::move(opening).Finish() + std::string(kFrameHeaderBytes, '\0'));
+       },
+       [](const Prepared&) -> Place { return {.segment = 1}; }},
   };
 }
 
@@ -304,7 +396,17 @@ std::vector<TableCase> TailCases() {
          fs.SetBytes(SegmentPath(3), bytes + frame.substr(0, 100));
        }},
       {"last frame damaged: the admitted limit", Row::kTornTail, kOk, flip_frame(1, 30)},
-      {"last but one damaged in its body", Row::kHole, kLoss, flip_frame(2, 30)},
+      {"last but one damaged in its body", Row::kHole, kLoss, flip_frame(2, 30),
+       [](const Prepared& was) -> Place {
+         const std::vector<uint64_t> offsets = FrameOffsets(*was.fs, 3);
+         const size_t nth = offsets.size() - 3;
+         const auto [first, last] = EntriesIn(*was.fs, 3, nth);
+         return {.segment = 3,
+                 .first_byte = offsets[nth],
+                 .last_byte = offsets[nth + 1] - 1,
+                 .first_index = first,
+                 .last_index = last};
+       }},
       {"last but one damaged in its number", Row::kHole, kLoss, flip_frame(2, 10)},
       {"last but one damaged in its tag", Row::kHole, kLoss, flip_frame(2, 0)},
       {"last but one damaged in its length", Row::kHole, kLoss, flip_frame(2, 5)},
@@ -326,27 +428,53 @@ std::vector<TableCase> AllCases() {
   return all;
 }
 
-TEST(LogRecoveryTable, EveryInputTakesItsRow) {
+class LogRecoveryRow : public testing::TestWithParam<TableCase> {};
+
+TEST_P(LogRecoveryRow, IsTaken) {
+  const TableCase& one = GetParam();
   const Prepared prepared = PrepareLog(/*clean_stop=*/false);
-  for (const TableCase& one : AllCases()) {
-    SCOPED_TRACE(one.name);
-    const auto fs = prepared.fs->Clone();
-    one.damage(*fs);
-    const auto outcome = RecoverOn(*fs);
-    EXPECT_EQ(outcome.status().code(), one.code) << outcome.status();
-    EXPECT_EQ(RowOf(outcome), one.row) << RecoveryRowName(RowOf(outcome));
-    if (absl::IsDataLoss(outcome.status())) {
-      EXPECT_THAT(std::string(base::Message(outcome.status())),
-                  testing::AllOf(testing::HasSubstr("offset"), testing::HasSubstr("restore"),
-                                 testing::HasSubstr("wipe")));
-    }
-    if (outcome.ok()) {
-      EXPECT_EQ(outcome->log.torn_bytes > 0, one.row == RecoveryRow::kTornTail);
-    }
-    const auto opened = SegmentedLog::Open(OptionsOn(fs.get()));
-    EXPECT_EQ(opened.status().code(), one.code);
+  const auto fs = prepared.fs->Clone();
+  one.damage(*fs);
+  const auto outcome = RecoverOn(*fs);
+  EXPECT_EQ(outcome.status().code(), one.code) << outcome.status();
+  EXPECT_EQ(RowOf(outcome), one.row) << RecoveryRowName(RowOf(outcome));
+  const std::optional<Damage> damage = DamageOf(outcome.status());
+  ASSERT_EQ(damage.has_value(), absl::IsDataLoss(outcome.status()));
+  if (damage.has_value()) {
+    EXPECT_EQ(damage->part, Damage::Part::kLog);
+    EXPECT_THAT(damage->file, testing::StartsWith("log"));
+    EXPECT_THAT(
+        std::string(base::Message(outcome.status())),
+        testing::AllOf(testing::HasSubstr(Describe(*damage)), testing::HasSubstr("must not vote")));
   }
+  if (one.place != nullptr) {
+    const Place place = one.place(prepared);
+    EXPECT_EQ(damage->file, place.segment == 0 ? "log" : SegmentPath(place.segment));
+    EXPECT_EQ(damage->first_byte, place.first_byte);
+    EXPECT_EQ(damage->last_byte, place.last_byte);
+    EXPECT_EQ(damage->first_index.value, place.first_index);
+    EXPECT_EQ(damage->last_index.value, place.last_index);
+  }
+  if (outcome.ok()) {
+    EXPECT_EQ(outcome->log.torn_bytes > 0, one.row == RecoveryRow::kTornTail);
+  }
+  const auto opened = SegmentedLog::Open(OptionsOn(fs.get()));
+  EXPECT_EQ(opened.status().code(), one.code);
 }
+
+// "last frame damaged: the admitted limit" -> "LastFrameDamagedTheAdmittedLimit".
+std::string TestName(const testing::TestParamInfo<TableCase>& info) {
+  std::string name;
+  bool upper = true;
+  for (const char c : info.param.name) {
+    const bool letter = std::isalnum(static_cast<unsigned char>(c)) != 0;
+    if (letter) name += upper ? static_cast<char>(std::toupper(c)) : c;
+    upper = !letter;
+  }
+  return name;
+}
+
+INSTANTIATE_TEST_SUITE_P(Table, LogRecoveryRow, testing::ValuesIn(AllCases()), TestName);
 
 TEST(LogRecoveryTable, EveryRowHasACase) {
   const std::vector<TableCase> cases = AllCases();

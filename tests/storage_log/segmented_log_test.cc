@@ -7,12 +7,14 @@
 
 #include <atomic>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <thread>
 #include <vector>
 
 #include "base/log.h"
 #include "base/strings.h"
+#include "storage/damage.h"
 #include "tests/storage_log/fault_file_system.h"
 #include "tests/storage_log/log_model.h"
 
@@ -278,6 +280,24 @@ TEST_F(SegmentedLogTest, DamageUnderARunningLogIsNoticedByRead) {
   const auto read = log->Read(Index(1), Index(1), 100);
   EXPECT_TRUE(absl::IsDataLoss(read.status()));
   EXPECT_THAT(Text(read.status()), HasSubstr(path));
+  const std::optional<Damage> damage = DamageOf(read.status());
+  ASSERT_TRUE(damage.has_value());
+  EXPECT_EQ(damage->file, path);
+  EXPECT_LE(damage->first_byte, bytes.find("sots"));
+  EXPECT_GE(damage->last_byte, bytes.find("sots"));
+  EXPECT_EQ(damage->first_index, Index(1));
+  EXPECT_EQ(damage->last_index, Index(1));
+}
+
+TEST_F(SegmentedLogTest, ABadSectorUnderARunningLogIsNoticedByRead) {
+  auto log = MustOpen();
+  ASSERT_TRUE(log->Append({OneEntry(1, "a"), OneEntry(2, "b")}).ok());
+  fs_.FailReads("log/00000000000000000001.log", 0, 4096);
+  const auto read = log->Read(Index(1), Index(2), 1000);
+  const std::optional<Damage> damage = DamageOf(read.status());
+  ASSERT_TRUE(damage.has_value()) << read.status();
+  EXPECT_EQ(damage->first_index, Index(1));
+  EXPECT_EQ(damage->last_index, Index(2));
 }
 
 TEST_F(SegmentedLogTest, AResetFreesTheSegmentsBehindIt) {

@@ -20,7 +20,7 @@ const std::set<std::string> kFolders = {"api",         "base",   "bench",   "cli
 const std::map<std::string, std::set<std::string>> kArrows = {
     {"base", {}},
     {"storage", {"base"}},
-    {"replication", {"storage/log_store.h", "base"}},
+    {"replication", {"storage/log_store.h", "storage/damage.h", "base"}},
     {"server", {"replication", "storage", "api", "base"}},
     {"client", {"api", "base"}},
 };
