@@ -264,6 +264,14 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
         "that the token comes from",
         spec_.what, name, header.cluster_id(), spec_.cluster_id)));
   }
+  // Freshness 7: data of another incarnation never merges, for its revisions are others.
+  if (spec_.incarnation != 0 && reply.incarnation != 0 && reply.incarnation != spec_.incarnation) {
+    return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
+        "{}: {} is of incarnation {:x} of the cluster, what it is to go with of incarnation {:x}: "
+        "the cluster was started anew from one member's data or a backup, and revisions from "
+        "before mean nothing there; drop what was read before, and read anew",
+        spec_.what, name, reply.incarnation, spec_.incarnation)));
+  }
   if (revision < rung().min_revision) {
     if (rung().linearizable) {
       return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
@@ -288,7 +296,7 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
     router.OnFresh();
     probing_ = false;
   }
-  return CallAnswer{fresh, revision, header.cluster_id(), attempts_};
+  return CallAnswer{fresh, revision, header.cluster_id(), reply.incarnation, attempts_};
 }
 
 Freshness Call::FreshnessOf(const RpcReply& reply, uint64_t header_revision) const {

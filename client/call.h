@@ -57,6 +57,7 @@ struct CallSpec {
   absl::Duration deadline;
   uint64_t past_revision = 0;  // the read is of this revision; 0: of the newest
   uint64_t cluster_id = 0;     // that a token names; 0: any
+  uint64_t incarnation = 0;    // that a token or an earlier page names; 0: any
   absl::Status invalid;        // not OK: the answer, without any try
 
   absl::AnyInvocable<grpc::ByteBuffer(const Rung&)> encode;
@@ -69,6 +70,7 @@ struct CallAnswer {
   Freshness fresh;
   uint64_t revision = 0;  // of the header
   uint64_t cluster_id = 0;
+  uint64_t incarnation = 0;
   int attempts = 0;
 };
 

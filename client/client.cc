@@ -34,7 +34,9 @@ grpc::ByteBuffer ToBytes(const Message& message) {
   return bytes;
 }
 
-Token TokenOf(const CallAnswer& answer) { return {answer.revision, answer.cluster_id}; }
+Token TokenOf(const CallAnswer& answer) {
+  return {answer.revision, answer.cluster_id, answer.incarnation};
+}
 
 std::string What(std::string_view verb, std::string_view key) {
   return fmt::format("{} \"{}\"", verb, base::Printable(key));
@@ -76,14 +78,17 @@ class Client::Impl {
     spec.deadline = options.deadline();
     if (options.level() == ReadOptions::Level::kAtLeast) {
       spec.cluster_id = options.token().cluster_id;
+      spec.incarnation = options.token().incarnation;
     }
     StartRange(std::move(spec), query, std::move(done));
   }
 
-  // Of a scan, after the first: the revision pins the answer, so any member's is right.
-  void NextPage(std::string what, const RangeQuery& query, absl::Duration deadline,
-                Done<Read<RangeResult>> done) {
+  // Of a scan, after the first: the revision pins the answer, so any member's is right, of the same
+  // incarnation.
+  void NextPage(std::string what, const RangeQuery& query, uint64_t incarnation,
+                absl::Duration deadline, Done<Read<RangeResult>> done) {
     CallSpec spec;
+    spec.incarnation = incarnation;
     spec.what = std::move(what);
     spec.rungs = {{.linearizable = false}};
     spec.deadline = deadline;
@@ -130,7 +135,8 @@ class Client::Impl {
         std::move(spec), [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
                                                   etcdserverpb::RangeResponse& response) mutable {
           if (!answer.ok()) return std::move(done)(answer.status());
-          std::move(done)(Read<RangeResult>{internal::FromResponse(response), answer->fresh});
+          std::move(done)(Read<RangeResult>{internal::FromResponse(response), answer->fresh,
+                                            answer->incarnation});
         });
   }
 
@@ -170,7 +176,8 @@ void Client::Get(std::string_view key, const ReadOptions& options,
                  std::optional<Entry> entry;
                  auto& entries = read->value.entries;
                  if (!entries.empty()) entry = std::move(entries.front());
-                 std::move(done)(Read<std::optional<Entry>>{std::move(entry), read->fresh});
+                 std::move(done)(
+                     Read<std::optional<Entry>>{std::move(entry), read->fresh, read->incarnation});
                });
 }
 
@@ -196,7 +203,10 @@ class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
   void Start() {
     query_.limit = kFirstPage;
     impl_->Range(what_, query_, options_, [self = this->shared_from_this()](auto page) {
-      if (page.ok()) self->fresh_ = page->fresh;
+      if (page.ok()) {
+        self->fresh_ = page->fresh;
+        self->incarnation_ = page->incarnation;
+      }
       self->OnPage(std::move(page));
     });
   }
@@ -218,7 +228,7 @@ class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
       entries_.push_back(std::move(entry));
     }
     if (!page->value.more || page->value.entries.empty()) {
-      return std::move(done_)(Read<std::vector<Entry>>{std::move(entries_), fresh_});
+      return std::move(done_)(Read<std::vector<Entry>>{std::move(entries_), fresh_, incarnation_});
     }
     Next();
   }
@@ -230,9 +240,9 @@ class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
     query_.limit = std::clamp<int64_t>(kPageBytesAimed / entry_bytes, 1, kPageMax);
     const absl::Duration left =
         options_.deadline() - absl::FromChrono(std::chrono::steady_clock::now() - start_);
-    impl_->NextPage(what_, query_, left, [self = this->shared_from_this()](auto page) {
-      self->OnPage(std::move(page));
-    });
+    impl_->NextPage(
+        what_, query_, incarnation_, left,
+        [self = this->shared_from_this()](auto page) { self->OnPage(std::move(page)); });
   }
 
   ImplType* const impl_;
@@ -242,6 +252,7 @@ class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   RangeQuery query_;
   Freshness fresh_;
+  uint64_t incarnation_ = 0;
   std::vector<Entry> entries_;
   int64_t bytes_ = 0;
 };

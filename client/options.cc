@@ -56,17 +56,23 @@ absl::Status ClientOptions::Validate() const {
 }
 
 std::string Token::Serialize() const {
-  return fmt::format("{}{:x}.{}", kTokenPrefix, cluster_id, revision);
+  std::string text = fmt::format("{}{:x}.{}", kTokenPrefix, cluster_id, revision);
+  if (incarnation != 0) text += fmt::format(".{:x}", incarnation);
+  return text;
 }
 
 absl::StatusOr<Token> Token::Parse(std::string_view text) {
   const absl::Status bad = absl::InvalidArgumentError(
       fmt::format("\"{}\" is not a token made by Token::Serialize()", base::Printable(text)));
   if (!text.starts_with(kTokenPrefix)) return bad;
-  const std::string_view rest = text.substr(kTokenPrefix.size());
+  std::string_view rest = text.substr(kTokenPrefix.size());
   const size_t dot = rest.find('.');
   if (dot == rest.npos) return bad;
   Token token;
+  if (const size_t second = rest.find('.', dot + 1); second != rest.npos) {
+    if (!absl::SimpleHexAtoi(base::ToAbsl(rest.substr(second + 1)), &token.incarnation)) return bad;
+    rest = rest.substr(0, second);
+  }
   if (!absl::SimpleHexAtoi(base::ToAbsl(rest.substr(0, dot)), &token.cluster_id)) return bad;
   if (!absl::SimpleAtoi(base::ToAbsl(rest.substr(dot + 1)), &token.revision)) return bad;
   return token;

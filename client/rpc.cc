@@ -13,6 +13,7 @@ namespace {
 constexpr char kAgeKey[] = "holdfast-age-ms";
 constexpr char kProofKey[] = "holdfast-proof";
 constexpr char kSourceKey[] = "holdfast-source";
+constexpr char kIncarnationKey[] = "holdfast-incarnation";
 
 // TCP and HTTP/2 settings together: a host that is silent, or a process that is stopped, is given
 // up after this and the call moves on.
@@ -67,6 +68,14 @@ AgeReport ParseAgeReport(std::optional<std::string_view> age_ms,
   if (error != std::errc() || stop != end || ms < 0 || ms > kAgeMsMax) return report;
   report.age = absl::Milliseconds(ms);
   return report;
+}
+
+uint64_t ParseIncarnation(std::optional<std::string_view> hex) {
+  if (!hex.has_value()) return 0;
+  uint64_t incarnation = 0;
+  const char* end = hex->data() + hex->size();
+  const auto [stop, error] = std::from_chars(hex->data(), end, incarnation, 16);
+  return error == std::errc() && stop == end ? incarnation : 0;
 }
 
 std::shared_ptr<Rpc> Rpc::Start(EventLoop* loop, const std::shared_ptr<grpc::Channel>& channel,
@@ -129,6 +138,7 @@ void Rpc::OnFinished(bool) {
   const auto& trailing = context_.GetServerTrailingMetadata();
   reply_.age = ParseAgeReport(Find(trailing, kAgeKey), Find(trailing, kProofKey),
                               Find(trailing, kSourceKey));
+  reply_.incarnation = ParseIncarnation(Find(trailing, kIncarnationKey));
   std::move(done_)(std::move(reply_));
 }
 

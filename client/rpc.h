@@ -31,6 +31,9 @@ struct AgeReport {
   Source source = Source::kUnknown;
 };
 
+// 0: not told, or not readable.
+uint64_t ParseIncarnation(std::optional<std::string_view> hex);
+
 struct RpcRequest {
   std::string method;  // "/package.Service/Method"
   grpc::ByteBuffer body;
@@ -45,6 +48,7 @@ struct RpcReply {
   bool sent = true;
   grpc::ByteBuffer body;
   AgeReport age;
+  uint64_t incarnation = 0;  // 0: not told
 };
 
 class Rpc {

@@ -92,12 +92,14 @@ absl::StatusOr<ApplyResult> ApplyMemberAttributes(const command::v1::MemberAttri
   return ApplyResult{};
 }
 
-// The first one counts: two leaders in a row may both have proposed.
+// Of those that replace the same incarnation (none, at first) only one counts: two leaders in a row
+// may both have proposed.
 absl::StatusOr<ApplyResult> ApplyClusterBirth(const command::v1::ClusterBirth& birth,
                                               MvccStore::Writer& writer) {
   const auto known = writer.GetMeta(kMetaIncarnation);
   if (!known.ok()) return known.status();
-  if (!known->has_value() && birth.incarnation() != 0) {
+  const uint64_t before = known->has_value() ? base::ReadBigEndian64(**known) : 0;
+  if (birth.replaces() == before && birth.incarnation() != 0) {
     std::string bytes;
     base::AppendBigEndian64(bytes, birth.incarnation());
     writer.PutMeta(kMetaIncarnation, bytes);

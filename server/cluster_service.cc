@@ -2,41 +2,19 @@
 
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "server/etcd_errors.h"
+#include "server/member_answer.h"
+#include "server/member_rules.h"
 #include "server/read_terms.h"
 
 namespace holdfast::server {
 namespace {
 
-grpc::ServerUnaryReactor* RefuseChange(grpc::CallbackServerContext* context) {
-  return FinishWith(
-      context,
-      grpc::Status(grpc::StatusCode::UNIMPLEMENTED,
-                   "holdfast: membership changes are not in this release; the members are those of "
-                   "--initial-cluster"));
-}
+using Kind = raft::MemberChange::Kind;
 
 }  // namespace
-
-void ClusterService::FillMembers(etcdserverpb::MemberListResponse* response) const {
-  const raft::NodeStatus status = member_.node->status();
-  FillClusterHeader(member_, status.term, response->mutable_header());
-  for (const NodeId id : status.membership->All()) {
-    etcdserverpb::Member* member = response->add_members();
-    member->set_id(id.value);
-    member->set_islearner(!status.membership->IsVoter(id));
-    if (const auto urls = status.membership->peer_urls.find(id);
-        urls != status.membership->peer_urls.end()) {
-      member->mutable_peerurls()->Assign(urls->second.begin(), urls->second.end());
-    }
-    if (std::optional<MemberAttributes> published = member_.machine->member(id.value)) {
-      member->set_name(std::move(published->name));
-      member->mutable_clienturls()->Assign(published->client_urls.begin(),
-                                           published->client_urls.end());
-    }
-  }
-}
 
 grpc::ServerUnaryReactor* ClusterService::MemberList(grpc::CallbackServerContext* context,
                                                      const etcdserverpb::MemberListRequest* request,
@@ -45,39 +23,57 @@ grpc::ServerUnaryReactor* ClusterService::MemberList(grpc::CallbackServerContext
     return FinishWith(context, ToGrpc(ErrNoLeader()));
   }
   if (!request->linearizable()) {
-    FillMembers(response);
+    FillAnswer(member_, *member_.node->status().membership, response);
     return FinishWith(context, grpc::Status::OK);
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   member_.pipeline->LinearizableRead([this, response, reactor](absl::Status status) {
-    if (status.ok()) FillMembers(response);
+    if (status.ok()) FillAnswer(member_, *member_.node->status().membership, response);
     reactor->Finish(ToGrpc(status));
   });
   return reactor;
 }
 
 grpc::ServerUnaryReactor* ClusterService::MemberAdd(grpc::CallbackServerContext* context,
-                                                    const etcdserverpb::MemberAddRequest*,
-                                                    etcdserverpb::MemberAddResponse*) {
-  return RefuseChange(context);
+                                                    const etcdserverpb::MemberAddRequest* request,
+                                                    etcdserverpb::MemberAddResponse* response) {
+  absl::StatusOr<std::vector<std::string>> urls = CheckedPeerUrls(
+      std::vector<std::string>(request->peerurls().begin(), request->peerurls().end()));
+  if (!urls.ok()) return FinishWith(context, ToGrpc(urls.status()));
+  const raft::MemberChange change = {.kind = request->islearner() ? Kind::kAddLearner : Kind::kAdd,
+                                     .id = MemberChanger::NewId(),
+                                     .peer_urls = *std::move(urls),
+                                     .replaces = {}};
+  return AnswerChange(member_, changer_, change, context, response);
 }
 
-grpc::ServerUnaryReactor* ClusterService::MemberRemove(grpc::CallbackServerContext* context,
-                                                       const etcdserverpb::MemberRemoveRequest*,
-                                                       etcdserverpb::MemberRemoveResponse*) {
-  return RefuseChange(context);
+grpc::ServerUnaryReactor* ClusterService::MemberRemove(
+    grpc::CallbackServerContext* context, const etcdserverpb::MemberRemoveRequest* request,
+    etcdserverpb::MemberRemoveResponse* response) {
+  const raft::MemberChange change = {
+      .kind = Kind::kRemove, .id = NodeId(request->id()), .peer_urls = {}, .replaces = {}};
+  return AnswerChange(member_, changer_, change, context, response);
 }
 
-grpc::ServerUnaryReactor* ClusterService::MemberUpdate(grpc::CallbackServerContext* context,
-                                                       const etcdserverpb::MemberUpdateRequest*,
-                                                       etcdserverpb::MemberUpdateResponse*) {
-  return RefuseChange(context);
+grpc::ServerUnaryReactor* ClusterService::MemberUpdate(
+    grpc::CallbackServerContext* context, const etcdserverpb::MemberUpdateRequest* request,
+    etcdserverpb::MemberUpdateResponse* response) {
+  absl::StatusOr<std::vector<std::string>> urls = CheckedPeerUrls(
+      std::vector<std::string>(request->peerurls().begin(), request->peerurls().end()));
+  if (!urls.ok()) return FinishWith(context, ToGrpc(urls.status()));
+  const raft::MemberChange change = {.kind = Kind::kUpdate,
+                                     .id = NodeId(request->id()),
+                                     .peer_urls = *std::move(urls),
+                                     .replaces = {}};
+  return AnswerChange(member_, changer_, change, context, response);
 }
 
-grpc::ServerUnaryReactor* ClusterService::MemberPromote(grpc::CallbackServerContext* context,
-                                                        const etcdserverpb::MemberPromoteRequest*,
-                                                        etcdserverpb::MemberPromoteResponse*) {
-  return RefuseChange(context);
+grpc::ServerUnaryReactor* ClusterService::MemberPromote(
+    grpc::CallbackServerContext* context, const etcdserverpb::MemberPromoteRequest* request,
+    etcdserverpb::MemberPromoteResponse* response) {
+  const raft::MemberChange change = {
+      .kind = Kind::kPromote, .id = NodeId(request->id()), .peer_urls = {}, .replaces = {}};
+  return AnswerChange(member_, changer_, change, context, response);
 }
 
 }  // namespace holdfast::server

@@ -123,6 +123,10 @@ absl::Status CheckNumbers(const Config& config) {
         CheckRange("log-bytes", config.log_bytes, Config::kLogBytesMin, Config::kLogBytesMax),
         CheckRange("cache-bytes", config.cache_bytes, Config::kCacheBytesMin,
                    Config::kCacheBytesMax),
+        config.snapshot_rate_bytes == 0
+            ? absl::OkStatus()
+            : CheckRange("snapshot-rate-bytes", config.snapshot_rate_bytes,
+                         Config::kSnapshotRateMin, Config::kSnapshotRateMax),
         CheckRange("max-request-bytes", config.max_request_bytes, Config::kRequestBytesMin,
                    Config::kRequestBytesMax),
         CheckRange("max-txn-ops", config.max_txn_ops, 1, Config::kTxnOpsMax)}) {
@@ -132,9 +136,12 @@ absl::Status CheckNumbers(const Config& config) {
 }
 
 absl::Status CheckCluster(const Config& config) {
-  if (config.initial_cluster.size() > Config::kMembersMax) {
+  // Of a cluster that is there, some may be learners.
+  const size_t members_max =
+      config.initial_cluster_state == ClusterState::kNew ? Config::kVotersMax : Config::kMembersMax;
+  if (config.initial_cluster.size() > members_max) {
     return Bad("--initial-cluster names {} members: at most {} are allowed (3 or 5 are usual)",
-               config.initial_cluster.size(), Config::kMembersMax);
+               config.initial_cluster.size(), members_max);
   }
   const bool alone = config.initial_cluster.size() == 1;
   for (const ClusterMember& member : config.initial_cluster) {

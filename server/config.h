@@ -24,6 +24,12 @@ struct ClusterMember {
 
 enum class ClusterState { kNew, kExisting };
 
+// What a member does that finds its log or data damaged, or gone (server/repair.h).
+enum class RepairMode {
+  kAuto,    // has itself replaced under a new id, and copies the others' data
+  kManual,  // says what to do, and stops
+};
+
 struct Config {
   // Limits. A request travels as one log entry, one message to each peer and one write: far larger
   // ones would hold up everybody else's.
@@ -33,9 +39,15 @@ struct Config {
   static constexpr uint64_t kSnapshotCountMax = 100'000'000;
   static constexpr uint64_t kLogBytesMin = uint64_t{1} << 20;
   static constexpr uint64_t kLogBytesMax = uint64_t{1} << 40;
+  // Slower than this no transfer would ever catch up with the log behind it.
+  static constexpr uint64_t kSnapshotRateMin = uint64_t{64} << 10;
+  static constexpr uint64_t kSnapshotRateMax = uint64_t{1} << 40;
   static constexpr uint64_t kCacheBytesMin = uint64_t{1} << 20;
   static constexpr uint64_t kCacheBytesMax = uint64_t{1} << 42;
-  static constexpr size_t kMembersMax = 9;
+  // Every voter more makes each write wait for more of them; learners only cost the leader's
+  // network.
+  static constexpr size_t kVotersMax = 9;
+  static constexpr size_t kMembersMax = 64;
   static constexpr size_t kNameBytesMax = 128;
   static constexpr size_t kTokenBytesMax = 128;
   static constexpr absl::Duration kHeartbeatMin = absl::Milliseconds(10);
@@ -60,9 +72,13 @@ struct Config {
   uint64_t snapshot_count = 100'000;
   uint64_t log_bytes = uint64_t{256} << 20;
   uint64_t cache_bytes = uint64_t{64} << 20;
+  uint64_t snapshot_rate_bytes = uint64_t{64} << 20;  // a second; 0: no limit
   uint64_t max_request_bytes = 1536 * 1024;
   uint64_t max_txn_ops = 128;
   std::string log_level = "info";
+  RepairMode repair = RepairMode::kAuto;
+  // The last resort when a majority is lost for good: start from this member's data alone.
+  bool force_new_cluster = false;
 
   // Derives what was not given: URLs from each other, the cluster from name and peer URLs, the data
   // directory from the name. InvalidArgument: something can not be derived.

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <charconv>
 #include <cstring>
@@ -18,9 +19,12 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
+#include "base/rng.h"
 #include "base/strings.h"
+#include "storage/damage.h"
 
 namespace holdfast::server {
 namespace {
@@ -170,7 +174,7 @@ absl::Status CheckVirgin(const std::string& path) {
     // What a creation cut short leaves, and what a fresh file system has.
     static const std::set<std::string, std::less<>> kExpected = {
         std::string(kLockFile), std::string(kMemberFileNew), "log", "db", "snap", "lost+found"};
-    if (!kExpected.contains(name)) {
+    if (!kExpected.contains(name) && !DataDir::StaysInPlace(name)) {
       return absl::FailedPreconditionError(fmt::format(
           "{} is not empty and is no Holdfast data directory (it holds '{}'): choose an empty "
           "--data-dir",
@@ -191,21 +195,92 @@ absl::Status CheckVirgin(const std::string& path) {
   return absl::OkStatus();
 }
 
-}  // namespace
-
-absl::StatusOr<std::unique_ptr<DataDir>> DataDir::Open(const std::string& path,
-                                                       const Owner& owner) {
+// Absolute, without a slash at the end.
+absl::StatusOr<std::string> CleanPath(const std::string& path) {
   std::error_code error;
   std::string clean = fs::absolute(path, error).lexically_normal().string();
   if (error) return SystemError(error.value(), "cannot find " + path);
   while (clean.size() > 1 && clean.ends_with('/')) clean.pop_back();
-  if (!owner.may_create && !Exists(fmt::format("{}/{}", clean, kMemberFile))) {
-    return absl::FailedPreconditionError(fmt::format(
-        "{} holds no member, and --initial-cluster-state=existing asks to join a running cluster: "
-        "membership changes are not in this release. Write --initial-cluster-state=new for a new "
-        "cluster, or name the --data-dir this member had",
-        clean));
+  return clean;
+}
+
+uint64_t NewDiskId() {
+  uint64_t id = 0;
+  while (id == 0) id = base::RandomSeed();
+  return id;
+}
+
+struct MemberFile {
+  DataDir::Owner owner;
+  uint64_t disk_id = 0;  // 0: format 1
+  std::string created;
+};
+
+std::string TextOf(const nlohmann::json& json, const char* key) {
+  const auto it = json.find(key);
+  return it != json.end() && it->is_string() ? it->get<std::string>() : "";
+}
+
+absl::StatusOr<MemberFile> ReadMember(const std::string& path) {
+  const std::string file = fmt::format("{}/{}", path, kMemberFile);
+  std::ifstream in(file);
+  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  storage::Damage damage;
+  damage.file = file;
+  damage.what = "it cannot be read";
+  const absl::Status unreadable = storage::WithDamage(
+      absl::DataLossError(fmt::format("{} cannot be read: bring it back from a backup", file)),
+      damage);
+  MemberFile member;
+  if (!in.is_open() || !json.is_object() || !json.contains("format") ||
+      !json["format"].is_number_integer() ||
+      !ParseHex(json, "cluster_id", &member.owner.cluster_id) ||
+      !ParseHex(json, "member_id", &member.owner.member_id.value)) {
+    return unreadable;
   }
+  const int format = json["format"].get<int>();
+  if (format < 1 || format > DataDir::kFormat) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} has format {}, this holdfastd reads formats up to {}: start the release that wrote it",
+        path, format, DataDir::kFormat));
+  }
+  member.owner.name = TextOf(json, "name");
+  member.created = TextOf(json, "created");
+  if (format == 1) return member;
+  const std::string bootstrap = TextOf(json, "bootstrap");
+  const bool whole = bootstrap.size() % 2 == 0 &&
+                     std::ranges::all_of(bootstrap, [](unsigned char c) { return isxdigit(c); });
+  if (!whole || !ParseHex(json, "disk_id", &member.disk_id) || member.disk_id == 0) {
+    return unreadable;
+  }
+  member.owner.bootstrap = absl::HexStringToBytes(base::ToAbsl(bootstrap));
+  return member;
+}
+
+absl::Status CheckSame(const std::string& path, const DataDir::Owner& found,
+                       const DataDir::Owner& owner) {
+  if (found.cluster_id != owner.cluster_id) {
+    return absl::FailedPreconditionError(
+        fmt::format("{} belongs to cluster {}, and not to cluster {}: choose another --data-dir",
+                    path, Hex(found.cluster_id), Hex(owner.cluster_id)));
+  }
+  if (found.member_id != owner.member_id) {
+    return absl::FailedPreconditionError(
+        fmt::format("{} belongs to member {}, and not to member {}: every member needs a "
+                    "--data-dir of its own",
+                    path, Hex(found.member_id.value), Hex(owner.member_id.value)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<DataDir>> DataDir::Open(const std::string& path,
+                                                       const Owner& owner) {
+  absl::StatusOr<std::string> found = CleanPath(path);
+  if (!found.ok()) return found.status();
+  const std::string& clean = *found;
   if (absl::Status status = MakeDir(clean); !status.ok()) return status;
   // Refuse before the LOCK file is made: somebody else's directory stays as it was.
   const bool complete = Exists(fmt::format("{}/{}", clean, kMemberFile));
@@ -233,34 +308,85 @@ absl::Status DataDir::CheckFreeSpace(const std::string& path, uint64_t bytes_min
 
 DataDir::~DataDir() { close(lock_fd_); }
 
+absl::StatusOr<std::unique_ptr<DataDir>> DataDir::Hold(const std::string& path) {
+  absl::StatusOr<std::string> clean = CleanPath(path);
+  if (!clean.ok()) return clean.status();
+  if (absl::Status status = MakeDir(*clean); !status.ok()) return status;
+  absl::StatusOr<int> lock = Lock(*clean);
+  if (!lock.ok()) return lock.status();
+  return std::unique_ptr<DataDir>(new DataDir(*clean, *lock));
+}
+
+bool DataDir::StaysInPlace(std::string_view name) {
+  return name == kLockFile || name == kRepairFile || name.starts_with(kAsidePrefix) ||
+         name == "lost+found";
+}
+
+absl::Status DataDir::WriteFile(const std::string& path, std::string_view name,
+                                std::string_view text) {
+  const std::string fresh = fmt::format("{}/{}.new", path, name);
+  const std::string final_name = fmt::format("{}/{}", path, name);
+  if (absl::Status status = WriteSynced(fresh, text); !status.ok()) return status;
+  if (rename(fresh.c_str(), final_name.c_str()) != 0) {
+    return SystemError(errno, "cannot rename " + fresh);
+  }
+  return SyncDir(path);
+}
+
+absl::Status DataDir::SyncDirectory(const std::string& path) { return SyncDir(path); }
+
+absl::StatusOr<std::optional<DataDir::Owner>> DataDir::ReadOwner(const std::string& path) {
+  absl::StatusOr<std::string> clean = CleanPath(path);
+  if (!clean.ok()) return clean.status();
+  if (!Exists(fmt::format("{}/{}", *clean, kMemberFile))) return std::nullopt;
+  absl::StatusOr<MemberFile> member = ReadMember(*clean);
+  if (!member.ok()) return member.status();
+  return std::move(member->owner);
+}
+
 absl::Status DataDir::TakeUp(const Owner& owner) {
   // Looked at again under the lock: two processes may have come at once.
   if (!Exists(fmt::format("{}/{}", path_, kMemberFile))) {
     created_ = true;
     return Create(owner);
   }
-  if (absl::Status status = CheckOwner(owner); !status.ok()) return status;
+  absl::StatusOr<MemberFile> member = ReadMember(path_);
+  if (!member.ok()) return member.status();
+  if (absl::Status status = CheckSame(path_, member->owner, owner); !status.ok()) return status;
   for (const std::string& part : {log_dir(), db_dir()}) {
     if (IsDirectory(part)) continue;
-    return absl::DataLossError(fmt::format(
-        "{} is missing: this member's data is not complete. Bring the whole data directory back "
-        "from where it went; do not start the member without it (docs/operations.md, \"A member "
-        "lost its disk\")",
-        part));
+    const bool log = part == log_dir();
+    return storage::DamageError(
+        {.part = log ? storage::Damage::Part::kLog : storage::Damage::Part::kData,
+         .file = part,
+         .what = "it is missing, so this member's data is not complete"},
+        "bring the whole data directory back from where it went, if it only went astray; a member "
+        "must not start without a part of it (docs/recovery.md)");
   }
-  return MakeDir(snapshot_dir());
+  if (absl::Status status = MakeDir(snapshot_dir()); !status.ok()) return status;
+  disk_id_ = member->disk_id;
+  if (disk_id_ != 0) return absl::OkStatus();
+  disk_id_ = NewDiskId();
+  return WriteMember(owner, member->created);
 }
 
 absl::Status DataDir::Create(const Owner& owner) {
   for (const std::string& part : {log_dir(), db_dir(), snapshot_dir()}) {
     if (absl::Status status = MakeDir(part); !status.ok()) return status;
   }
+  disk_id_ = NewDiskId();
+  return WriteMember(owner, absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone()));
+}
+
+absl::Status DataDir::WriteMember(const Owner& owner, const std::string& created) const {
   const nlohmann::ordered_json member = {
       {"format", kFormat},
       {"cluster_id", Hex(owner.cluster_id)},
       {"member_id", Hex(owner.member_id.value)},
+      {"disk_id", Hex(disk_id_)},
       {"name", owner.name},
-      {"created", absl::FormatTime(absl::RFC3339_sec, absl::Now(), absl::UTCTimeZone())}};
+      {"created", created},
+      {"bootstrap", absl::BytesToHexString(base::ToAbsl(owner.bootstrap))}};
   const std::string fresh = fmt::format("{}/{}", path_, kMemberFileNew);
   const std::string final_name = fmt::format("{}/{}", path_, kMemberFile);
   if (absl::Status status = WriteSynced(fresh, member.dump(2) + "\n"); !status.ok()) return status;
@@ -270,39 +396,6 @@ absl::Status DataDir::Create(const Owner& owner) {
     return SystemError(errno, "cannot rename " + fresh);
   }
   return SyncDir(path_);
-}
-
-absl::Status DataDir::CheckOwner(const Owner& owner) const {
-  const std::string file = fmt::format("{}/{}", path_, kMemberFile);
-  std::ifstream in(file);
-  const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
-  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
-  uint64_t cluster_id = 0, member_id = 0;
-  if (!in.is_open() || !json.is_object() || !json.contains("format") ||
-      !json["format"].is_number_integer() || !ParseHex(json, "cluster_id", &cluster_id) ||
-      !ParseHex(json, "member_id", &member_id)) {
-    return absl::DataLossError(fmt::format("{} cannot be read: bring it back from a backup", file));
-  }
-  if (const int format = json["format"].get<int>(); format != kFormat) {
-    return absl::FailedPreconditionError(fmt::format(
-        "{} has format {}, this holdfastd reads format {}: start the release that wrote "
-        "it",
-        path_, format, kFormat));
-  }
-  if (cluster_id != owner.cluster_id) {
-    return absl::FailedPreconditionError(fmt::format(
-        "{} belongs to cluster {}, the configuration describes cluster {}: the ids come from all "
-        "peer URLs of --initial-cluster and from --initial-cluster-token; write these as they were "
-        "at the first start, or choose another --data-dir",
-        path_, Hex(cluster_id), Hex(owner.cluster_id)));
-  }
-  if (member_id != owner.member_id.value) {
-    return absl::FailedPreconditionError(
-        fmt::format("{} belongs to member {}, --name={} is member {} of this cluster: every member "
-                    "needs a --data-dir of its own",
-                    path_, Hex(member_id), owner.name, Hex(owner.member_id.value)));
-  }
-  return absl::OkStatus();
 }
 
 }  // namespace holdfast::server

@@ -21,6 +21,7 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/strings.h"
+#include "storage/damage.h"
 
 namespace holdfast::server {
 namespace {
@@ -124,10 +125,7 @@ absl::StatusOr<std::optional<std::string>> ReadCurrent(const std::string& path) 
 }
 
 absl::Status Lost(const std::string& dir, const std::string& what) {
-  return absl::DataLossError(
-      fmt::format("{}: {}; restore the directory from a backup, or remove this member and add it "
-                  "again with an empty one",
-                  dir, what));
+  return storage::DamageError({.part = storage::Damage::Part::kData, .file = dir, .what = what});
 }
 
 }  // namespace

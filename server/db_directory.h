@@ -17,6 +17,7 @@
 //   db-1      | none                 | first start, cut short: as a first start
 //   db-N      | not db-N, otherwise  | refuses: DataLoss
 //   otherwise | any                  | refuses: DataLoss
+// A refusal carries a storage::Damage.
 // Leftover `ckpt-*` and `current.tmp` are removed whenever Open succeeds.
 //
 // Threads: one (the apply thread, after Open).

@@ -52,4 +52,37 @@ absl::Status ErrNoSpace() {
   return absl::ResourceExhaustedError("etcdserver: mvcc: database space exceeded");
 }
 
+absl::Status ErrMemberExist() {
+  return absl::FailedPreconditionError("etcdserver: member ID already exist");
+}
+absl::Status ErrPeerUrlExist() {
+  return absl::FailedPreconditionError("etcdserver: Peer URLs already exists");
+}
+absl::Status ErrMemberNotEnoughStarted() {
+  return absl::FailedPreconditionError(
+      "etcdserver: re-configuration failed due to not enough started members");
+}
+absl::Status ErrMemberBadUrls() {
+  return absl::InvalidArgumentError("etcdserver: given member URLs are invalid");
+}
+absl::Status ErrMemberNotFound() { return absl::NotFoundError("etcdserver: member not found"); }
+absl::Status ErrMemberNotLearner() {
+  return absl::FailedPreconditionError("etcdserver: can only promote a learner member");
+}
+absl::Status ErrLearnerNotReady() {
+  return absl::FailedPreconditionError(
+      "etcdserver: can only promote a learner member which is in sync with leader");
+}
+absl::Status ErrTooManyLearners() {
+  return absl::FailedPreconditionError("etcdserver: too many learner members in cluster");
+}
+absl::Status ErrUnhealthy() { return absl::UnavailableError("etcdserver: unhealthy cluster"); }
+absl::Status ErrNotLeader() { return absl::FailedPreconditionError("etcdserver: not leader"); }
+absl::Status ErrBadLeaderTransferee() {
+  return absl::FailedPreconditionError("etcdserver: bad leader transferee");
+}
+absl::Status ErrTimeoutLeaderTransfer() {
+  return absl::UnavailableError("etcdserver: request timed out, leader transfer took too long");
+}
+
 }  // namespace holdfast::server

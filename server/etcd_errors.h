@@ -28,4 +28,18 @@ absl::Status ErrTimeoutDueToConnectionLost();
 absl::Status ErrCorrupt();
 absl::Status ErrNoSpace();
 
+// Of the Cluster service and MoveLeader.
+absl::Status ErrMemberExist();
+absl::Status ErrPeerUrlExist();
+absl::Status ErrMemberNotEnoughStarted();
+absl::Status ErrMemberBadUrls();
+absl::Status ErrMemberNotFound();
+absl::Status ErrMemberNotLearner();
+absl::Status ErrLearnerNotReady();
+absl::Status ErrTooManyLearners();
+absl::Status ErrUnhealthy();
+absl::Status ErrNotLeader();
+absl::Status ErrBadLeaderTransferee();
+absl::Status ErrTimeoutLeaderTransfer();
+
 }  // namespace holdfast::server

@@ -6,9 +6,12 @@
 #include <cerrno>
 #include <cstring>
 #include <string_view>
+#include <utility>
 
 #include "base/log.h"
 #include "base/strings.h"
+#include "server/repair.h"
+#include "storage/damage.h"
 
 namespace holdfast::server {
 namespace {
@@ -29,9 +32,15 @@ std::string_view WayOut(const absl::Status& error) {
     return "the file system of the data directory has become read-only, which most often follows a "
            "disk error: look at the kernel's log, repair it, then start this member again";
   }
+  if (storage::DamageOf(error).has_value()) {
+    return "start this member again: it has itself replaced and copies the others' data "
+           "(--repair=auto, the default; docs/recovery.md). Look at the kernel's log: if the disk "
+           "fails, move the data directory to another one first";
+  }
   if (error.code() == absl::StatusCode::kDataLoss || Names(text, EIO)) {
-    return "the disk or the data on it is damaged: look at the kernel's log; if the disk is sound, "
-           "start this member again, else follow \"A member lost its disk\" in docs/operations.md";
+    return "the disk failed: look at the kernel's log; if the disk is sound, start this member "
+           "again, else give it an empty data directory on another one (docs/operations.md, \"A "
+           "member lost its disk\")";
   }
   return "start this member again; if it stops here again, keep its data directory and report this "
          "line";
@@ -48,6 +57,16 @@ void DieOf(const absl::Status& error) {
   LOG_ERROR("{}", FatalText(error));
   base::FlushLog();
   _exit(1);
+}
+
+std::function<void(const absl::Status&)> DieIn(std::string data_dir) {
+  return [data_dir = std::move(data_dir)](const absl::Status& error) {
+    if (const auto damage = storage::DamageOf(error)) {
+      const absl::Status written = WriteDamageMarker(data_dir, *damage);
+      if (!written.ok()) LOG_ERROR("cannot note the damage: {}", base::Message(written));
+    }
+    DieOf(error);
+  };
 }
 
 }  // namespace holdfast::server

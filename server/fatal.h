@@ -1,6 +1,7 @@
 // The end of a process whose disk or logic broke its promise.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -14,5 +15,9 @@ std::string FatalText(const absl::Status& error);
 // may have dropped what was written, so nothing here may go on as if it had been kept. No
 // destructors run: they would flush.
 [[noreturn]] void DieOf(const absl::Status& error);
+
+// DieOf for the member in `data_dir`. If the error carries a storage::Damage, the marker
+// (server/repair.h) is left there first, so that no later start can overlook it.
+std::function<void(const absl::Status&)> DieIn(std::string data_dir);
 
 }  // namespace holdfast::server

@@ -62,9 +62,29 @@ absl::Status SetClusterState(std::string_view text, ClusterState* out) {
   return absl::OkStatus();
 }
 
+absl::Status SetRepair(std::string_view text, RepairMode* out) {
+  if (text != "auto" && text != "manual") {
+    return absl::InvalidArgumentError(
+        fmt::format("'{}' is unknown: write auto or manual", base::Printable(text)));
+  }
+  *out = text == "auto" ? RepairMode::kAuto : RepairMode::kManual;
+  return absl::OkStatus();
+}
+
+absl::Status SetBool(std::string_view text, bool* out) {
+  if (text != "true" && text != "false") {
+    return absl::InvalidArgumentError(
+        fmt::format("'{}' is unknown: write true or false", base::Printable(text)));
+  }
+  *out = text == "true";
+  return absl::OkStatus();
+}
+
+constexpr std::string_view kYesOrNo = "BOOL";
+
 struct Flag {
   std::string_view name;
-  std::string_view value;  // what --help shows in its place
+  std::string_view value;  // what --help shows in its place; kYesOrNo: may be left out
   std::string_view help;
   absl::Status (*set)(std::string_view text, Config* config);
 };
@@ -106,12 +126,23 @@ constexpr Flag kFlags[] = {
      [](std::string_view v, Config* c) { return SetNumber(v, &c->log_bytes); }},
     {"cache-bytes", "BYTES", "Memory for the store's block cache (default: 67108864)",
      [](std::string_view v, Config* c) { return SetNumber(v, &c->cache_bytes); }},
+    {"snapshot-rate-bytes", "BYTES",
+     "Bytes a second at which snapshots leave this member, 0 for no limit (default: 67108864)",
+     [](std::string_view v, Config* c) { return SetNumber(v, &c->snapshot_rate_bytes); }},
     {"max-request-bytes", "BYTES", "Largest request accepted (default: 1572864)",
      [](std::string_view v, Config* c) { return SetNumber(v, &c->max_request_bytes); }},
     {"max-txn-ops", "N", "Most operations in one transaction (default: 128)",
      [](std::string_view v, Config* c) { return SetNumber(v, &c->max_txn_ops); }},
     {"log-level", "LEVEL", "debug, info, warn or error (default: info)",
      [](std::string_view v, Config* c) { return SetText(v, &c->log_level); }},
+    {"repair", "MODE",
+     "A member with damaged data: auto has itself replaced and copies the others' data, manual "
+     "says what to do and stops (default: auto)",
+     [](std::string_view v, Config* c) { return SetRepair(v, &c->repair); }},
+    {"force-new-cluster", kYesOrNo,
+     "Last resort when a majority is lost for good: go on from this member's data alone, as a new "
+     "incarnation of the cluster (default: false)",
+     [](std::string_view v, Config* c) { return SetBool(v, &c->force_new_cluster); }},
 };
 
 // etcd's flags that may be left out without harm: what they ask for is either always so here, or
@@ -247,6 +278,11 @@ absl::StatusOr<std::vector<std::string>> Normalize(const std::vector<std::string
     } else if (name.has_value() && HasValue(*name)) {
       if (args[i].ends_with('=')) {
         return absl::InvalidArgumentError(fmt::format("--{}=: the value is empty", *name));
+      }
+      const bool yes_or_no = FindFlag(*name) != nullptr && FindFlag(*name)->value == kYesOrNo;
+      if (!joined && yes_or_no) {
+        normal.push_back("--" + std::string(*name) + "=true");
+        continue;
       }
       if (!joined && (i + 1 == args.size() || FlagNameOf(args[i + 1]).has_value())) {
         return absl::InvalidArgumentError(
@@ -397,7 +433,8 @@ absl::Status Assign(const Settings& settings, Config* config) {
 
 void WarnOfEvenCluster(const Config& config, std::vector<std::string>* warnings) {
   const size_t members = config.initial_cluster.size();
-  if (members % 2 != 0) return;
+  // Of a cluster that is there, some may be learners: nobody knows yet.
+  if (members % 2 != 0 || config.initial_cluster_state == ClusterState::kExisting) return;
   warnings->push_back(
       fmt::format("a cluster of {} members survives the loss of no more members than one of {}",
                   members, members - 1));

@@ -57,4 +57,33 @@ absl::StatusOr<Identity> IdentityOf(const Config& config) {
   return identity;
 }
 
+absl::StatusOr<Identity> IdentityOf(const Config& config, const DataDir::Owner& found) {
+  Identity identity;
+  identity.cluster_id = found.cluster_id;
+  identity.self = found.member_id;
+  // What the flags say counts no more; but if they are those of this cluster's first start and of
+  // another of its members, then two members' directories were mixed up.
+  const absl::StatusOr<Identity> flags = IdentityOf(config);
+  const bool founding = flags.ok() && flags->cluster_id == found.cluster_id;
+  if (founding && flags->self != found.member_id && flags->bootstrap.Contains(found.member_id)) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} belongs to member {:x} ('{}'), --name={} is member {:x} of this cluster: every member "
+        "needs a --data-dir of its own",
+        config.data_dir, found.member_id.value, base::Printable(found.name), config.name,
+        flags->self.value));
+  }
+  if (found.bootstrap.empty()) {
+    if (founding) identity.bootstrap = flags->bootstrap;
+    return identity;
+  }
+  absl::StatusOr<raft::Membership> bootstrap = raft::Membership::Decode(found.bootstrap);
+  if (!bootstrap.ok()) {
+    return absl::DataLossError(
+        fmt::format("member.json in {} is damaged (its \"bootstrap\"): bring it back from a backup",
+                    config.data_dir));
+  }
+  identity.bootstrap = *std::move(bootstrap);
+  return identity;
+}
+
 }  // namespace holdfast::server

@@ -14,6 +14,7 @@
 #include "server/kv_codec.h"
 #include "server/kv_validate.h"
 #include "server/read_terms.h"
+#include "storage/damage.h"
 
 namespace holdfast::server {
 namespace {
@@ -109,6 +110,10 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
     return request.ByteSizeLong() > options_.max_request_bytes ? ErrRequestTooLarge()
                                                                : absl::OkStatus();
   }
+  // A read that meets rot: what else has rotted is not known, so this member must not go on.
+  void StopIfDamaged(const absl::Status& status) const {
+    if (options_.on_fatal && storage::DamageOf(status).has_value()) options_.on_fatal(status);
+  }
   void FillHeader(etcdserverpb::ResponseHeader* header) const;
   void FlushLoop();
 
@@ -190,6 +195,7 @@ void KvServiceImpl::ReadLinearizable(R read) {
     // the arrival is in the answer.
     AddFreshness(read.context, base::Elapsed(read.arrival, options_.clock->Sample()),
                  node_->status().role == raft::Role::kLeader);
+    AddIncarnation(read.context, machine_->incarnation());
     read.reactor->Finish(ToGrpc(status));
   });
 }
@@ -221,6 +227,7 @@ void KvServiceImpl::ReadSerializable(R read, bool may_refresh) {
     status = TooStale(age, *read.terms.max_age);
   }
   AddFreshness(read.context, age, node_->status().role == raft::Role::kLeader);
+  AddIncarnation(read.context, machine_->incarnation());
   read.reactor->Finish(ToGrpc(status));
 }
 
@@ -243,6 +250,7 @@ absl::Status KvServiceImpl::Evaluate(const RangeRequest& request, const ReadTerm
     if (absl::Status status =
             view.Range(ToRangeOptions(request, options_.max_answer_bytes), &result);
         !status.ok()) {
+      StopIfDamaged(status);
       return ReadErrorForClient(status, options_.max_answer_bytes);
     }
     FillRangeResponse(std::move(result), response);
@@ -253,7 +261,10 @@ absl::Status KvServiceImpl::Evaluate(const RangeRequest& request, const ReadTerm
 absl::Status KvServiceImpl::Evaluate(const TxnRequest& request, const ReadTerms& terms,
                                      TxnResponse* response) {
   return OnView(terms, response, [&](const storage::MvccStore::View& view) {
-    return EvaluateReadOnly(request, view, options_.max_answer_bytes, response);
+    const absl::Status status =
+        EvaluateReadOnly(request, view, options_.max_answer_bytes, response);
+    StopIfDamaged(status);
+    return status;
   });
 }
 
@@ -262,8 +273,9 @@ ServerUnaryReactor* KvServiceImpl::Propose(CallbackServerContext* context, Comma
                                            Response* response) {
   if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
   ServerUnaryReactor* reactor = context->DefaultReactor();
-  pipeline_->Propose(std::move(command), [this, response, reactor](ApplyResult result) {
+  pipeline_->Propose(std::move(command), [this, context, response, reactor](ApplyResult result) {
     if (result.status.ok()) {
+      AddIncarnation(context, machine_->incarnation());
       CHECK(result.response != nullptr);
       response->Swap(static_cast<Response*>(result.response.get()));
       FillHeader(response->mutable_header());

@@ -10,6 +10,9 @@
 //                     up; absent if unknown
 //   holdfast-proof    proven | unknown
 //   holdfast-source   leader | follower
+// every answer, of writes too,
+//   holdfast-incarnation   hex; another one than before: the store was started anew from one
+//                          member's data or a backup, and its revisions are others
 // and obey request metadata:
 //   holdfast-max-age-ms    serializable reads: not older than this, or FAILED_PRECONDITION at once
 //                          (after one attempt, kFreshClaimWait at most, to get a younger claim)
@@ -38,6 +41,7 @@ namespace holdfast::server {
 inline constexpr char kAgeKey[] = "holdfast-age-ms";
 inline constexpr char kProofKey[] = "holdfast-proof";
 inline constexpr char kSourceKey[] = "holdfast-source";
+inline constexpr char kIncarnationKey[] = "holdfast-incarnation";
 inline constexpr char kMaxAgeKey[] = "holdfast-max-age-ms";
 inline constexpr char kMinRevisionKey[] = "holdfast-min-revision";
 inline constexpr char kHasLeaderKey[] = "hasleader";
@@ -52,8 +56,8 @@ class KvService {
     // Keys and values of one Range, or of one read-only Txn. Beyond it ResourceExhausted: memory is
     // limited, and a gRPC message is by 2 GiB.
     size_t max_answer_bytes = size_t{512} << 20;
-    // The store could not be flushed: the process must stop. Null (tests only): the error is the
-    // answer, and the store refuses the next commit.
+    // The store could not be flushed, or a read met rot: the process must stop. Null (tests only):
+    // the error is the answer, and the store refuses the next commit.
     std::function<void(const absl::Status&)> on_fatal = nullptr;
     base::Clock* clock = base::RealClock::Get();
   };

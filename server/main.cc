@@ -1,7 +1,7 @@
 // holdfastd: one member of a cluster.
 //
-// Exit codes: 0 stopped as asked; 1 could not start, or stopped itself because the disk or the
-// logic broke a promise; 2 wrong flags, environment or configuration file.
+// Exit codes: 0 stopped as asked, or removed from the cluster; 1 could not start, or stopped itself
+// because the disk or the logic broke a promise; 2 wrong flags, environment or configuration file.
 #include <signal.h>
 #include <unistd.h>
 
@@ -52,10 +52,12 @@ class StopSignals {
   }
 
   void WaitForFirst() { stop_.acquire(); }
+  // As a signal would.
+  void Stop() { stop_.release(); }
 
  private:
   sigset_t signals_;
-  std::binary_semaphore stop_{0};
+  std::counting_semaphore<> stop_{0};
 };
 
 int Run(const CommandLine& line) {
@@ -68,7 +70,14 @@ int Run(const CommandLine& line) {
   signals.Watch();
   LOG_INFO("holdfastd {}, etcd API level {}", kVersion, kEtcdApiVersion);
   for (const std::string& warning : line.warnings) LOG_WARN("{}", warning);
-  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(line.config);
+  absl::StatusOr<std::unique_ptr<Server>> server = Server::Start(line.config, [&line] {
+    // Exit code 0, as etcd's: a supervisor that restarts what failed must leave it alone.
+    LOG_ERROR(
+        "this member was removed from the cluster: stopping. Its data directory {} is of no use "
+        "any more: delete it before the member is added again",
+        line.config.data_dir);
+    signals.Stop();
+  });
   if (!server.ok()) {
     LOG_ERROR("cannot start: {}", base::Message(server.status()));
     base::FlushLog();

@@ -131,11 +131,28 @@ grpc::ServerWriteReactor<etcdserverpb::SnapshotResponse>* MaintenanceService::Sn
       "snapshots for backup are not in this release; copy a stopped member's data directory"));
 }
 
-grpc::ServerUnaryReactor* MaintenanceService::MoveLeader(grpc::CallbackServerContext* context,
-                                                         const etcdserverpb::MoveLeaderRequest*,
-                                                         etcdserverpb::MoveLeaderResponse*) {
-  return FinishWith(context, NotInThisRelease("MoveLeader is not in this release; stopping the "
-                                              "leader elects another within a few seconds"));
+grpc::ServerUnaryReactor* MaintenanceService::MoveLeader(
+    grpc::CallbackServerContext* context, const etcdserverpb::MoveLeaderRequest* request,
+    etcdserverpb::MoveLeaderResponse*) {
+  const raft::NodeStatus status = member_.node->status();
+  if (WantsLeader(*context) && !status.leader) return FinishWith(context, ToGrpc(ErrNoLeader()));
+  if (status.role != raft::Role::kLeader) return FinishWith(context, ToGrpc(ErrNotLeader()));
+  const NodeId to(request->targetid());
+  // 0 would be anybody to the node; etcd knows no such wish.
+  if (!to || !status.membership->voters.contains(to)) {
+    return FinishWith(context, ToGrpc(ErrBadLeaderTransferee()));
+  }
+  if (to == member_.self) return FinishWith(context, grpc::Status::OK);
+  grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
+  member_.node->TransferLeadership(to, kTransferWaitMax, [reactor](absl::Status moved) {
+    if (absl::IsFailedPrecondition(moved)) moved = ErrNotLeader();
+    if (absl::IsNotFound(moved)) moved = ErrBadLeaderTransferee();
+    if (absl::IsUnavailable(moved) || absl::IsDeadlineExceeded(moved)) {
+      moved = ErrTimeoutLeaderTransfer();
+    }
+    reactor->Finish(ToGrpc(moved));
+  });
+  return reactor;
 }
 
 }  // namespace holdfast::server

@@ -1,4 +1,4 @@
-// etcd's Maintenance service, as far as it is there: Status, Alarm's list, Defragment.
+// etcd's Maintenance service, as far as it is there: Status, Alarm's list, Defragment, MoveLeader.
 //
 // Threads: gRPC's. Defragment flushes on a thread of its own, one at a time: nothing else waits.
 #pragma once
@@ -8,6 +8,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "etcd/rpc.grpc.pb.h"
 #include "server/member_view.h"
 
@@ -15,6 +16,9 @@ namespace holdfast::server {
 
 class MaintenanceService final : public etcdserverpb::Maintenance::CallbackService {
  public:
+  // The node gives up after an election timeout, which may be long.
+  static constexpr absl::Duration kTransferWaitMax = absl::Seconds(10);
+
   // `on_fatal`: the store could not be flushed; must not return to business as usual.
   MaintenanceService(const MemberView& member, std::function<void(const absl::Status&)> on_fatal)
       : member_(member), on_fatal_(std::move(on_fatal)) {}
@@ -35,6 +39,12 @@ class MaintenanceService final : public etcdserverpb::Maintenance::CallbackServi
                                        const etcdserverpb::DefragmentRequest* request,
                                        etcdserverpb::DefragmentResponse* response) override;
 
+  // Asked of the leader. ErrNotLeader; ErrBadLeaderTransferee: no voter; ErrTimeoutLeaderTransfer:
+  // the other did not take over within an election timeout, and this member leads on.
+  grpc::ServerUnaryReactor* MoveLeader(grpc::CallbackServerContext* context,
+                                       const etcdserverpb::MoveLeaderRequest* request,
+                                       etcdserverpb::MoveLeaderResponse* response) override;
+
   // UNIMPLEMENTED, with a text.
   grpc::ServerUnaryReactor* Hash(grpc::CallbackServerContext* context,
                                  const etcdserverpb::HashRequest* request,
@@ -44,9 +54,6 @@ class MaintenanceService final : public etcdserverpb::Maintenance::CallbackServi
                                    etcdserverpb::HashKVResponse* response) override;
   grpc::ServerWriteReactor<etcdserverpb::SnapshotResponse>* Snapshot(
       grpc::CallbackServerContext* context, const etcdserverpb::SnapshotRequest* request) override;
-  grpc::ServerUnaryReactor* MoveLeader(grpc::CallbackServerContext* context,
-                                       const etcdserverpb::MoveLeaderRequest* request,
-                                       etcdserverpb::MoveLeaderResponse* response) override;
 
  private:
   // The answer to give at once instead of serving, if any.

@@ -27,6 +27,10 @@ struct MemberView {
 // Cluster answers carry no revision, as etcd's.
 void FillClusterHeader(const MemberView& member, Term term, etcdserverpb::ResponseHeader* header);
 
+// Everybody in `membership`; names and client URLs are what each has published.
+void FillMembers(const MemberView& member, const raft::Membership& membership,
+                 google::protobuf::RepeatedPtrField<etcdserverpb::Member>* members);
+
 // A call that ends at once.
 grpc::ServerUnaryReactor* FinishWith(grpc::CallbackServerContext* context,
                                      const grpc::Status& status);

@@ -1,6 +1,7 @@
 // Channels between members, and the few settings that both ends of them must agree on.
 #pragma once
 
+#include <grpc/support/time.h>
 #include <grpcpp/grpcpp.h>
 
 #include <chrono>
@@ -15,8 +16,9 @@
 
 namespace holdfast::server {
 
-// Spoken in Hello; members of different numbers refuse each other.
-inline constexpr uint32_t kPeerProtocol = 1;
+// Spoken in Hello; members of different numbers refuse each other. 1: release 0.1, before members
+// could be changed.
+inline constexpr uint32_t kPeerProtocol = 2;
 // What a gRPC message may be longer than max_frame_bytes: a Hello, a snapshot chunk's header.
 inline constexpr size_t kFrameSlackBytes = size_t{64} << 10;
 // How long one attempt to reach one URL may take, TCP and HTTP/2 handshake together.
@@ -37,6 +39,11 @@ using SteadyTime = std::chrono::steady_clock::time_point;
 inline SteadyTime SteadyNow() { return std::chrono::steady_clock::now(); }
 inline std::chrono::steady_clock::duration ToSteady(absl::Duration d) {
   return absl::ToChronoNanoseconds(d);
+}
+
+inline gpr_timespec GrpcDeadline(absl::Duration from_now) {
+  return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                      gpr_time_from_micros(absl::ToInt64Microseconds(from_now), GPR_TIMESPAN));
 }
 
 }  // namespace holdfast::server

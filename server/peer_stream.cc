@@ -42,6 +42,8 @@ PeerStream::PeerStream(const PeerTransport::Options& options, Owner* owner, bool
                        NodeId peer, std::string remote)
     : self_(options.self),
       cluster_id_(options.cluster_id),
+      disk_id_(options.disk_id),
+      incarnation_of_cluster_(options.incarnation),
       max_queued_bytes_(options.max_queued_bytes),
       max_frame_bytes_(options.max_frame_bytes),
       owner_(owner),
@@ -59,6 +61,11 @@ bool PeerStream::greeting() const {
 bool PeerStream::opened() const {
   absl::MutexLock lock(&mutex_);
   return state_ == State::kOpening || state_ == State::kOpen;
+}
+
+bool PeerStream::refused_by_peer() const {
+  absl::MutexLock lock(&mutex_);
+  return refused_by_peer_;
 }
 
 void PeerStream::Send(std::vector<raft::Message> messages) {
@@ -83,12 +90,12 @@ void PeerStream::Send(std::vector<raft::Message> messages) {
     batch = TakeBatch();
   }
   if (warn && dropped > 0) {
-    LOG_WARN("dropped {} messages to member {}: {} bytes are queued already", dropped, peer_.value,
-             max_queued_bytes_);
+    LOG_WARN("dropped {} messages to member {:x}: {} bytes are queued already", dropped,
+             peer_.value, max_queued_bytes_);
   }
   if (warn && too_long > 0) {
     LOG_ERROR(
-        "a message to member {} is longer than max_frame_bytes ({}) and is never sent: raise it",
+        "a message to member {:x} is longer than max_frame_bytes ({}) and is never sent: raise it",
         peer_.value, max_frame_bytes_);
   }
   if (!batch.empty()) WriteBatch(std::move(batch));
@@ -175,6 +182,32 @@ void PeerStream::EncodeHello(raft::v1::Frame* frame) const {
   hello->set_cluster_id(cluster_id_);
   hello->set_from(self_.value);
   hello->set_to(peer_.value);
+  hello->set_disk_id(disk_id_);
+  hello->set_incarnation(incarnation());
+}
+
+// Asked anew for each greeting: a member learns it while it runs.
+uint64_t PeerStream::incarnation() const {
+  return incarnation_of_cluster_ ? incarnation_of_cluster_() : 0;
+}
+
+absl::Status PeerStream::CheckCluster(const raft::v1::Hello& hello) const {
+  if (hello.cluster_id() != cluster_id_) {
+    return Refusal(
+        fmt::format("member {:x} belongs to cluster {:x}, member {:x} to cluster {:x}: "
+                    "check the peer URLs and the initial cluster of both",
+                    hello.from(), hello.cluster_id(), self_.value, cluster_id_));
+  }
+  const uint64_t ours = incarnation();
+  if (hello.incarnation() != 0 && ours != 0 && hello.incarnation() != ours) {
+    return Refusal(fmt::format(
+        "member {:x} belongs to incarnation {:x} of the cluster, member {:x} to incarnation {:x}: "
+        "the "
+        "cluster was made anew from one member (--force-new-cluster), and whoever was not part of "
+        "that has to be added as a new member, without its old data",
+        hello.from(), hello.incarnation(), self_.value, ours));
+  }
+  return absl::OkStatus();
 }
 
 absl::Status PeerStream::TakeHello() {
@@ -183,27 +216,23 @@ absl::Status PeerStream::TakeHello() {
   }
   const raft::v1::Hello& hello = in_.hello();
   if (hello.protocol() != kPeerProtocol) {
-    return Refusal(
-        fmt::format("member {} speaks peer protocol {}, member {} speaks {}: upgrade the older one",
-                    hello.from(), hello.protocol(), self_.value, kPeerProtocol));
+    return Refusal(fmt::format(
+        "member {:x} speaks peer protocol {}, member {:x} speaks {}: upgrade the older one",
+        hello.from(), hello.protocol(), self_.value, kPeerProtocol));
   }
-  if (hello.cluster_id() != cluster_id_) {
-    return Refusal(
-        fmt::format("member {} belongs to cluster {:x}, member {} to cluster {:x}: "
-                    "check the peer URLs and the initial cluster of both",
-                    hello.from(), hello.cluster_id(), self_.value, cluster_id_));
-  }
+  if (absl::Status status = CheckCluster(hello); !status.ok()) return status;
   if (hello.to() != self_.value) {
     return Refusal(
-        fmt::format("member {} looks for member {} at the address of member {}: "
-                    "check the peer URL of member {}",
+        fmt::format("member {:x} looks for member {:x} at the address of member {:x}: "
+                    "check the peer URL of member {:x}",
                     hello.from(), hello.to(), self_.value, hello.to()));
   }
   if (hello.from() == 0 || hello.from() == self_.value ||
       (dialed_ && hello.from() != peer_.value)) {
-    return Refusal(fmt::format("member {} answers as member {}", peer_.value, hello.from()));
+    return Refusal(fmt::format("member {:x} answers as member {:x}", peer_.value, hello.from()));
   }
   peer_ = NodeId(hello.from());
+  peer_disk_ = hello.disk_id();
   absl::MutexLock lock(&mutex_);
   state_ = State::kGreeted;
   return absl::OkStatus();
@@ -295,6 +324,7 @@ void PeerStream::HandleDone(const absl::Status& why) {
     const bool peer_knows = !why.ok() && why.code() != absl::StatusCode::kCancelled &&
                             why_.code() == absl::StatusCode::kUnavailable;
     reason = peer_knows ? why : why_;
+    refused_by_peer_ = dialed_ && peer_knows;
   }
   owner_->OnStreamDone(this, reason);
 }

@@ -18,6 +18,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <deque>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,10 +59,14 @@ class PeerStream {
   // For log lines: the URL dialed, or the address it came from.
   const std::string& remote() const { return remote_; }
   bool dialed() const { return dialed_; }
+  // As it said of itself, from OnGreeted on; 0: it has none.
+  uint64_t peer_disk() const { return peer_disk_; }
   SteadyTime created() const { return created_; }
   bool greeting() const;
   // BeginOpen has succeeded.
   bool opened() const;
+  // In OnStreamDone: `why` is what the peer that we dialed answered.
+  bool refused_by_peer() const;
 
   // Never blocks. Drops what does not fit, and everything unless opened and not ending.
   void Send(std::vector<raft::Message> messages);
@@ -109,6 +114,8 @@ class PeerStream {
 
   void End(const absl::Status& why, bool cancel);
   void EndIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  uint64_t incarnation() const;
+  absl::Status CheckCluster(const raft::v1::Hello& hello) const;
   absl::Status TakeHello();
   absl::Status TakeMessages();
   // Takes the write if it is free and there is something to write; the caller then calls
@@ -119,12 +126,15 @@ class PeerStream {
 
   const NodeId self_;
   const uint64_t cluster_id_;
+  const uint64_t disk_id_;
+  const std::function<uint64_t()> incarnation_of_cluster_;
   const size_t max_queued_bytes_;
   const size_t max_frame_bytes_;
   Owner* const owner_;
   const bool dialed_;
   const SteadyTime created_ = SteadyNow();
-  NodeId peer_;  // written once, before OnGreeted
+  NodeId peer_;             // written once, before OnGreeted
+  uint64_t peer_disk_ = 0;  // likewise
   const std::string remote_;
 
   mutable absl::Mutex mutex_;
@@ -133,6 +143,7 @@ class PeerStream {
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;   // EndCall was called
   bool done_ ABSL_GUARDED_BY(mutex_) = false;    // the call is over: not even a cancel
   absl::Status why_ ABSL_GUARDED_BY(mutex_);
+  bool refused_by_peer_ ABSL_GUARDED_BY(mutex_) = false;
   // One owner of `out_` at a time: from before encoding until the write is done.
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   std::deque<Queued> outbox_ ABSL_GUARDED_BY(mutex_);

@@ -42,6 +42,7 @@
 #include "base/strings.h"
 #include "holdfast/raft.grpc.pb.h"
 #include "server/peer_channel.h"
+#include "server/peer_disks.h"
 #include "server/peer_snapshot_receiver.h"
 #include "server/peer_snapshot_sender.h"
 #include "server/peer_stream.h"
@@ -56,6 +57,9 @@ constexpr absl::Duration kReverseDialAfter = absl::Seconds(2);
 constexpr absl::Duration kGreetingTimeout = absl::Seconds(3);
 constexpr absl::Duration kHousekeepingInterval = absl::Seconds(1);
 constexpr absl::Duration kWarnInterval = absl::Seconds(10);
+constexpr absl::Duration kSameRefusalInterval = absl::Minutes(10);
+// Begins the answer to a member that was removed, and is known by it.
+constexpr std::string_view kRemovedText = "this member was removed from the cluster";
 // Streams of all kinds, and peers that are not in our membership: what strangers could otherwise
 // make us keep.
 constexpr size_t kMaxStreams = 256;
@@ -82,22 +86,29 @@ class Wakeup {
   bool woken_ = false;
 };
 
-// One line in kWarnInterval for each peer; a cluster that is set up wrongly redials for ever.
+// One line in kWarnInterval for each peer that cannot be reached, and one for each new reason to be
+// refused; a cluster that is set up wrongly redials for ever.
 class WarnLimiter {
  public:
-  bool Allow(NodeId peer) {
+  // `refusal`: empty if there was none.
+  bool Allow(NodeId peer, std::string_view refusal) {
     const SteadyTime now = SteadyNow();
     absl::MutexLock lock(&mutex_);
-    if (next_.size() >= kMaxRemovedRemembered) next_.clear();
-    SteadyTime& next = next_[peer];
-    if (now < next) return false;
-    next = now + ToSteady(kWarnInterval);
+    if (last_.size() >= kMaxRemovedRemembered) last_.clear();
+    Last& last = last_[peer];
+    if (now < last.next && last.refusal == refusal) return false;
+    last.next = now + ToSteady(refusal.empty() ? kWarnInterval : kSameRefusalInterval);
+    last.refusal = refusal;
     return true;
   }
 
  private:
+  struct Last {
+    SteadyTime next;
+    std::string refusal;
+  };
   absl::Mutex mutex_;
-  std::map<NodeId, SteadyTime> next_ ABSL_GUARDED_BY(mutex_);
+  std::map<NodeId, Last> last_ ABSL_GUARDED_BY(mutex_);
 };
 
 // A stream that is refused before anything is known of it; deletes itself.
@@ -110,10 +121,17 @@ class RefusedStream final : public grpc::ServerBidiReactor<Frame, Frame> {
 class PeerTransportImpl final : public PeerTransport, public PeerStream::Owner {
  public:
   explicit PeerTransportImpl(const Options& options)
-      : options_(options), receiver_(options), sender_(options), service_(this) {
+      : options_(options),
+        disks_(options.peer_disks_path),
+        receiver_(options),
+        sender_(options, {.urls = [this](NodeId to) { return UrlsOf(to); },
+                          .leads_in = [this](Term term) { return LeadsIn(term); }}),
+        service_(this) {
     housekeeper_ = std::thread([this] { HousekeepingLoop(); });
   }
   ~PeerTransportImpl() override { Stop(); }
+
+  absl::Status OpenReceiver() { return receiver_.Open(); }
 
   void SetNode(raft::RaftNode* node) override;
   grpc::Service* service() override { return &service_; }
@@ -149,9 +167,8 @@ class PeerTransportImpl final : public PeerTransport, public PeerStream::Owner {
       return transport_->Accept(context);
     }
     grpc::Status InstallSnapshot(grpc::ServerContext* context,
-                                 grpc::ServerReader<raft::v1::SnapshotChunk>* reader,
-                                 raft::v1::SnapshotReceipt* receipt) override {
-      return transport_->receiver_.Receive(context, reader, receipt);
+                                 SnapshotReceiver::Stream* stream) override {
+      return transport_->receiver_.Receive(context, stream);
     }
 
    private:
@@ -164,17 +181,27 @@ class PeerTransportImpl final : public PeerTransport, public PeerStream::Owner {
 
   grpc::ServerBidiReactor<Frame, Frame>* Accept(grpc::CallbackServerContext* context);
   // OK: `stream` is now its peer's stream or its next one; true if it is to be opened at once.
-  absl::StatusOr<bool> Admit(PeerStream* stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::StatusOr<bool> Admit(PeerStream* stream, const raft::NodeStatus& status,
+                             const absl::Status& disk) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status CheckNotRemoved(NodeId id, const raft::NodeStatus& status)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // May write to the disk.
+  absl::Status CheckDisk(const PeerStream& stream);
   void Announce(PeerStream* stream);
   // The peer's stream is over; returns the one that takes its place, with BeginOpen done.
-  StreamRef Succeed(PeerStream* stream) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void ScheduleDial(NodeId id, const PeerStream& stream, Peer* peer)
+  StreamRef Succeed(PeerStream* stream, bool refused) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ScheduleDial(NodeId id, const PeerStream& stream, bool refused, Peer* peer)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void LogEnd(const PeerStream& stream, const absl::Status& why);
   void AddMember(NodeId id, const std::vector<std::string>& urls)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void DropMember(NodeId id, Peer* peer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void DropMember(NodeId id, bool removed, Peer* peer) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CloseRemoved(const raft::NodeStatus& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CloseForgetful() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   size_t CountStrangers() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // What the snapshot sender asks, on its threads.
+  std::vector<std::string> UrlsOf(NodeId to);
+  bool LeadsIn(Term term) const;
 
   void StopOnce();
   void HousekeepingLoop();
@@ -185,17 +212,21 @@ class PeerTransportImpl final : public PeerTransport, public PeerStream::Owner {
 
   const Options options_;
   std::atomic<raft::RaftNode*> node_{nullptr};
+  PeerDisks disks_;
   SnapshotReceiver receiver_;
   SnapshotSender sender_;
   Service service_;
   WarnLimiter warnings_;
   std::once_flag stop_once_;
+  std::atomic<bool> told_removed_{false};
 
   absl::Mutex mutex_;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
   PeerMap peers_ ABSL_GUARDED_BY(mutex_);
   // Members once and no more: they are not let in again.
   std::set<NodeId> removed_ ABSL_GUARDED_BY(mutex_);
+  // Where the log ended when a removal was first seen here: committed up to there, the removal is.
+  std::map<NodeId, Index> removal_seen_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_map<PeerStream*, StreamRef> live_ ABSL_GUARDED_BY(mutex_);
   std::vector<StreamRef> dead_ ABSL_GUARDED_BY(mutex_);
 
@@ -241,36 +272,55 @@ void PeerTransportImpl::Send(std::vector<raft::Message> messages) {
 
 void PeerTransportImpl::SendSnapshot(SnapshotToSend snapshot,
                                      absl::AnyInvocable<void(absl::Status) &&> done) {
-  std::vector<std::string> urls;
-  {
-    absl::MutexLock lock(&mutex_);
-    if (auto it = peers_.find(snapshot.to); it != peers_.end()) {
-      urls = it->second.urls;
-      // The address that works comes first.
-      const StreamRef& stream = it->second.stream;
-      if (stream != nullptr && stream->dialed() && stream->opened()) {
-        std::stable_partition(urls.begin(), urls.end(), [&stream](const std::string& url) {
-          return url == stream->remote();
-        });
-      }
-    }
+  sender_.Send(std::move(snapshot), std::move(done));
+}
+
+std::vector<std::string> PeerTransportImpl::UrlsOf(NodeId to) {
+  absl::MutexLock lock(&mutex_);
+  const auto it = peers_.find(to);
+  if (it == peers_.end()) return {};
+  std::vector<std::string> urls = it->second.urls;
+  // The address that works comes first.
+  const StreamRef& stream = it->second.stream;
+  if (stream != nullptr && stream->dialed() && stream->opened()) {
+    std::stable_partition(urls.begin(), urls.end(),
+                          [&stream](const std::string& url) { return url == stream->remote(); });
   }
-  sender_.Send(std::move(snapshot), std::move(urls), std::move(done));
+  return urls;
+}
+
+bool PeerTransportImpl::LeadsIn(Term term) const {
+  const raft::RaftNode* node = node_.load();
+  if (node == nullptr) return true;  // it has asked, and will be set in a moment
+  const raft::NodeStatus status = node->status();
+  return status.role == raft::Role::kLeader && status.term == term;
 }
 
 void PeerTransportImpl::SetMembership(const raft::Membership& membership) {
   {
     absl::MutexLock lock(&mutex_);
+    const auto own = membership.peer_urls.find(options_.self);
     for (const auto& [id, urls] : membership.peer_urls) {
-      if (id != options_.self && membership.Contains(id)) AddMember(id, urls);
+      if (id == options_.self || !membership.Contains(id)) continue;
+      std::vector<std::string> others = urls;
+      // A member that this one replaces at its own address: nobody is there but we.
+      std::erase_if(others, [&](const std::string& url) {
+        return own != membership.peer_urls.end() &&
+               std::count(own->second.begin(), own->second.end(), url) > 0;
+      });
+      AddMember(id, others);
     }
     for (auto it = peers_.begin(); it != peers_.end();) {
       auto& [id, peer] = *it;
-      if (peer.member && !membership.Contains(id)) DropMember(id, &peer);
+      if (peer.member && !membership.Contains(id)) DropMember(id, membership.Removed(id), &peer);
       const bool unused = !peer.member && peer.stream == nullptr;
       it = unused ? peers_.erase(it) : std::next(it);
     }
+    // A removal that was cut off the log again.
+    std::erase_if(removal_seen_,
+                  [&membership](const auto& seen) { return !membership.Removed(seen.first); });
   }
+  disks_.Forget(membership.removed);
   wakeup_.Wake();
 }
 
@@ -283,7 +333,7 @@ void PeerTransportImpl::AddMember(NodeId id, const std::vector<std::string>& url
     if (target.ok()) {
       usable.push_back(url);
     } else {
-      LOG_WARN("member {} cannot be dialed there: {}", id.value, base::Message(target.status()));
+      LOG_WARN("member {:x} cannot be dialed there: {}", id.value, base::Message(target.status()));
     }
   }
   if (!peer.member) {
@@ -294,19 +344,45 @@ void PeerTransportImpl::AddMember(NodeId id, const std::vector<std::string>& url
   if (peer.urls == usable) return;
   peer.urls = std::move(usable);
   peer.next_url = 0;
+  if (peer.stream == nullptr && options_.self < id) peer.dial_at = SteadyNow();
   if (peer.stream != nullptr && peer.stream->dialed() &&
       std::count(peer.urls.begin(), peer.urls.end(), peer.stream->remote()) == 0) {
     peer.stream->Close(absl::AbortedError("the member's peer URL has changed"));
   }
 }
 
-void PeerTransportImpl::DropMember(NodeId id, Peer* peer) {
-  if (removed_.size() < kMaxRemovedRemembered) removed_.insert(id);
+// The streams of a member that was removed stand until the removal is committed (CloseRemoved): a
+// leader that leaves has to bring about just that.
+void PeerTransportImpl::DropMember(NodeId id, bool removed, Peer* peer) {
   peer->member = false;
   peer->urls.clear();
+  if (removed) return;
+  if (removed_.size() < kMaxRemovedRemembered) removed_.insert(id);
   const absl::Status why = absl::AbortedError("it is no longer a member");
   if (peer->next != nullptr) peer->next->Close(why);
   if (peer->stream != nullptr) peer->stream->Close(why);
+}
+
+void PeerTransportImpl::CloseRemoved(const raft::NodeStatus& status) {
+  for (const auto& [id, peer] : peers_) {
+    if (peer.member) continue;
+    const absl::Status why = CheckNotRemoved(id, status);
+    if (!absl::IsPermissionDenied(why)) continue;
+    if (peer.next != nullptr) peer.next->Close(why);
+    if (peer.stream != nullptr) peer.stream->Close(why);
+  }
+}
+
+// The log was replayed since they greeted, and the store tells another disk now.
+void PeerTransportImpl::CloseForgetful() {
+  if (!options_.published_disk) return;
+  for (const auto& [id, peer] : peers_) {
+    if (peer.stream == nullptr || !peer.stream->opened()) continue;
+    const uint64_t published = options_.published_disk(id);
+    if (published == 0 || peer.stream->peer_disk() == published) continue;
+    peer.stream->Close(absl::FailedPreconditionError(
+        base::ToAbsl(fmt::format("member {:x} has lost its data", id.value))));
+  }
 }
 
 // --- streams ---
@@ -329,13 +405,44 @@ grpc::ServerBidiReactor<Frame, Frame>* PeerTransportImpl::Accept(
   return stream.get();
 }
 
-absl::StatusOr<bool> PeerTransportImpl::Admit(PeerStream* stream) {
+// A membership counts from the moment it is in the log, but a member must not stop for good over a
+// removal that may yet be undone: only a committed one is told as final.
+absl::Status PeerTransportImpl::CheckNotRemoved(NodeId id, const raft::NodeStatus& status) {
+  if (status.membership != nullptr && status.membership->Removed(id)) {
+    const Index seen = removal_seen_.try_emplace(id, status.last).first->second;
+    if (status.commit >= seen) {
+      return absl::PermissionDeniedError(
+          base::ToAbsl(fmt::format("{}, says member {:x}", kRemovedText, options_.self.value)));
+    }
+    return absl::OkStatus();  // the change may still need it, and may be undone
+  }
+  if (!removed_.contains(id)) return absl::OkStatus();
+  // Its coming was cut off the log, perhaps to come again.
+  return absl::UnavailableError(
+      base::ToAbsl(fmt::format("member {:x} is no longer a member of the cluster", id.value)));
+}
+
+// What a member has published counts; before that, or before it is known here, what it had when it
+// was first met.
+absl::Status PeerTransportImpl::CheckDisk(const PeerStream& stream) {
+  const NodeId id = stream.peer();
+  const uint64_t published = options_.published_disk ? options_.published_disk(id) : 0;
+  const uint64_t known = published != 0 ? published : disks_.Of(id);
+  if (known != 0 && stream.peer_disk() != known) {
+    return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
+        "member {:x} has lost its data (disk id {:x} instead of {:x}) and must not take part under "
+        "its old id, for it may have forgotten a vote: run `holdfastctl member replace {:x}`",
+        id.value, stream.peer_disk(), known, id.value)));
+  }
+  return stream.peer_disk() == 0 ? absl::OkStatus() : disks_.Note(id, stream.peer_disk());
+}
+
+absl::StatusOr<bool> PeerTransportImpl::Admit(PeerStream* stream, const raft::NodeStatus& status,
+                                              const absl::Status& disk) {
   const NodeId id = stream->peer();
   if (stopping_) return absl::UnavailableError("this member is stopping");
-  if (removed_.contains(id)) {
-    return absl::FailedPreconditionError(
-        base::ToAbsl(fmt::format("member {} was removed from the cluster", id.value)));
-  }
+  if (absl::Status removed = CheckNotRemoved(id, status); !removed.ok()) return removed;
+  if (!disk.ok()) return disk;
   if (stream->dialed()) return true;  // it has been its peer's stream since it was dialed
   if (!peers_.contains(id) && CountStrangers() >= kMaxStrangers) {
     return absl::ResourceExhaustedError("too many streams of members that are not known here");
@@ -348,7 +455,7 @@ absl::StatusOr<bool> PeerTransportImpl::Admit(PeerStream* stream) {
   }
   if (options_.self < id && peer.stream->dialed() && peer.stream->opened()) {
     return absl::AlreadyExistsError(base::ToAbsl(
-        fmt::format("member {} has dialed member {} itself", options_.self.value, id.value)));
+        fmt::format("member {:x} has dialed member {:x} itself", options_.self.value, id.value)));
   }
   const absl::Status why = absl::AbortedError("replaced by a newer stream of the same member");
   if (peer.next != nullptr) peer.next->Close(why);
@@ -360,9 +467,11 @@ absl::StatusOr<bool> PeerTransportImpl::Admit(PeerStream* stream) {
 void PeerTransportImpl::OnGreeted(PeerStream* stream) {
   absl::StatusOr<bool> admitted = false;
   bool open = false;
+  const raft::NodeStatus status = node_.load()->status();
+  const absl::Status disk = CheckDisk(*stream);
   {
     absl::MutexLock lock(&mutex_);
-    admitted = Admit(stream);
+    admitted = Admit(stream, status, disk);
     open = admitted.ok() && *admitted && stream->BeginOpen();
   }
   if (!admitted.ok()) {
@@ -373,7 +482,7 @@ void PeerTransportImpl::OnGreeted(PeerStream* stream) {
 }
 
 void PeerTransportImpl::Announce(PeerStream* stream) {
-  LOG_INFO("connected to member {} ({} {})", stream->peer().value,
+  LOG_INFO("connected to member {:x} ({} {})", stream->peer().value,
            stream->dialed() ? "dialed" : "accepted from", stream->remote());
   node_.load()->OnPeerConnected(stream->peer());
   stream->FinishOpen();
@@ -385,11 +494,14 @@ void PeerTransportImpl::OnMessages(std::vector<raft::Message> messages) {
 
 void PeerTransportImpl::OnStreamDone(PeerStream* stream, const absl::Status& why) {
   LogEnd(*stream, why);
+  const bool removed = stream->refused_by_peer() && absl::IsPermissionDenied(why) &&
+                       base::Message(why).starts_with(kRemovedText);
+  if (removed && !told_removed_.exchange(true) && options_.on_removed) options_.on_removed();
   if (stream->opened()) node_.load()->OnPeerLost(stream->peer());
   StreamRef successor;  // an accepted one, which any thread may destroy
   {
     absl::MutexLock lock(&mutex_);
-    successor = Succeed(stream);
+    successor = Succeed(stream, removed || absl::IsFailedPrecondition(why));
   }
   if (successor != nullptr) Announce(successor.get());
   wakeup_.Wake();
@@ -399,7 +511,7 @@ void PeerTransportImpl::OnStreamDone(PeerStream* stream, const absl::Status& why
   live_.erase(it);
 }
 
-PeerTransportImpl::StreamRef PeerTransportImpl::Succeed(PeerStream* stream) {
+PeerTransportImpl::StreamRef PeerTransportImpl::Succeed(PeerStream* stream, bool refused) {
   auto it = peers_.find(stream->peer());
   if (it == peers_.end()) return nullptr;
   Peer& peer = it->second;
@@ -411,31 +523,40 @@ PeerTransportImpl::StreamRef PeerTransportImpl::Succeed(PeerStream* stream) {
   if (!peer.member) {
     peers_.erase(it);
   } else {
-    ScheduleDial(it->first, *stream, &peer);
+    ScheduleDial(it->first, *stream, refused, &peer);
   }
   return nullptr;
 }
 
-void PeerTransportImpl::ScheduleDial(NodeId id, const PeerStream& stream, Peer* peer) {
+void PeerTransportImpl::ScheduleDial(NodeId id, const PeerStream& stream, bool refused,
+                                     Peer* peer) {
+  absl::Duration wait;
   if (stream.opened()) {
-    peer->backoff = options_.reconnect_min;
+    wait = peer->backoff = options_.reconnect_min;
   } else {
-    peer->backoff = std::clamp(peer->backoff * 2, options_.reconnect_min, options_.reconnect_max);
+    wait = peer->backoff =
+        std::clamp(peer->backoff * 2, options_.reconnect_min, options_.reconnect_max);
+    // Another of its URLs may be the right one; only when all were tried it is time to wait.
     ++peer->next_url;
+    if (refused && peer->next_url % std::max<size_t>(1, peer->urls.size()) == 0) {
+      wait = options_.refused_redial;
+    }
   }
-  peer->dial_at = SteadyNow() + ToSteady(options_.self < id ? peer->backoff : kReverseDialAfter);
+  if (id < options_.self) wait = std::max(wait, kReverseDialAfter);
+  peer->dial_at = SteadyNow() + ToSteady(wait);
 }
 
 void PeerTransportImpl::LogEnd(const PeerStream& stream, const absl::Status& why) {
   if (stream.opened()) {
-    LOG_INFO("lost member {}: {}", stream.peer().value, base::Message(why));
+    LOG_INFO("lost member {:x}: {}", stream.peer().value, base::Message(why));
     return;
   }
   // An accepted stream that has not said who it is ends with its connection: no news.
   if (stream.peer() == NodeId() && why.code() == absl::StatusCode::kUnavailable) return;
-  if (!warnings_.Allow(stream.peer())) return;
+  const bool unreachable = why.code() == absl::StatusCode::kUnavailable;
+  if (!warnings_.Allow(stream.peer(), unreachable ? "" : base::Message(why))) return;
   if (stream.dialed()) {
-    LOG_WARN("no stream to member {} at {}: {}", stream.peer().value, stream.remote(),
+    LOG_WARN("no stream to member {:x} at {}: {}", stream.peer().value, stream.remote(),
              base::Message(why));
   } else {
     LOG_WARN("peer stream from {} refused: {}", stream.remote(), base::Message(why));
@@ -463,6 +584,8 @@ void PeerTransportImpl::HousekeepingLoop() {
 }
 
 void PeerTransportImpl::Housekeep(SteadyTime now) {
+  const raft::RaftNode* const node = node_.load();
+  const raft::NodeStatus status = node != nullptr ? node->status() : raft::NodeStatus();
   std::vector<StreamRef> dead;
   std::vector<std::shared_ptr<DialedStream>> dialing;
   {
@@ -473,12 +596,15 @@ void PeerTransportImpl::Housekeep(SteadyTime now) {
         stream->Close(absl::DeadlineExceededError("no hello came in time"));
       }
     }
-    if (!stopping_ && node_.load() != nullptr) dialing = DialDue(now);
+    CloseRemoved(status);
+    CloseForgetful();
+    if (!stopping_ && node != nullptr) dialing = DialDue(now);
   }
   dead.clear();
   // In live_ already: Stop waits for them. A stream closed meanwhile ends by itself.
   for (const std::shared_ptr<DialedStream>& stream : dialing) stream->Start();
   sender_.Tend(now);
+  receiver_.Tend(now);
 }
 
 std::vector<std::shared_ptr<DialedStream>> PeerTransportImpl::DialDue(SteadyTime now) {
@@ -552,26 +678,13 @@ absl::Status Validate(const PeerTransport::Options& options) {
   return absl::OkStatus();
 }
 
-// What lies there was being received when the process ended: nobody will ask for it.
-absl::Status EmptyDirectory(const std::string& dir) {
-  std::error_code error;
-  std::filesystem::create_directories(dir, error);
-  for (std::filesystem::directory_iterator it(dir, error), end; !error && it != end;
-       it.increment(error)) {
-    std::filesystem::remove_all(it->path(), error);
-    if (error) break;
-  }
-  if (!error) return absl::OkStatus();
-  return absl::InternalError(base::ToAbsl(
-      fmt::format("cannot create or empty the snapshot directory {}: {}", dir, error.message())));
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<PeerTransport>> PeerTransport::Create(const Options& options) {
   if (absl::Status status = Validate(options); !status.ok()) return status;
-  if (absl::Status status = EmptyDirectory(options.snapshot_dir); !status.ok()) return status;
-  return std::make_unique<PeerTransportImpl>(options);
+  auto transport = std::make_unique<PeerTransportImpl>(options);
+  if (absl::Status status = transport->OpenReceiver(); !status.ok()) return status;
+  return transport;
 }
 
 }  // namespace holdfast::server

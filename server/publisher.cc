@@ -40,7 +40,7 @@ void Publisher::Sleep(absl::Duration duration) {
 bool Publisher::IsPublished() const {
   const std::optional<MemberAttributes> known = member_.machine->member(member_.self.value);
   return known.has_value() && known->name == attributes_.name &&
-         known->client_urls == attributes_.client_urls;
+         known->client_urls == attributes_.client_urls && known->disk_id == attributes_.disk_id;
 }
 
 bool Publisher::ProposeAndWait(command::v1::Command command) {
@@ -85,6 +85,7 @@ void Publisher::Run() {
       attributes->set_name(attributes_.name);
       attributes->mutable_client_urls()->Assign(attributes_.client_urls.begin(),
                                                 attributes_.client_urls.end());
+      attributes->set_disk_id(attributes_.disk_id);
     } else {
       Sleep(kPollInterval);  // for a leader, or for the leader's word
       continue;

@@ -72,6 +72,11 @@ void AddFreshness(grpc::CallbackServerContext* context, std::optional<absl::Dura
   context->AddTrailingMetadata(kSourceKey, is_leader ? "leader" : "follower");
 }
 
+void AddIncarnation(grpc::CallbackServerContext* context, uint64_t incarnation) {
+  if (incarnation == 0) return;
+  context->AddTrailingMetadata(kIncarnationKey, fmt::format("{:x}", incarnation));
+}
+
 absl::Status TooStale(std::optional<absl::Duration> age, absl::Duration max_age) {
   const std::string how_old =
       age.has_value() ? fmt::format("{} ms old", RoundUpToMs(*age)) : "of unknown age";

@@ -33,6 +33,9 @@ absl::Duration TimeLeft(const grpc::CallbackServerContext& context);
 void AddFreshness(grpc::CallbackServerContext* context, std::optional<absl::Duration> age,
                   bool is_leader);
 
+// Which incarnation of the cluster answers. 0 (none yet): nothing is added. Before Finish.
+void AddIncarnation(grpc::CallbackServerContext* context, uint64_t incarnation);
+
 // Whole milliseconds, never less than the age.
 int64_t RoundUpToMs(absl::Duration age);
 

@@ -5,27 +5,37 @@
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
 #include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "base/log.h"
 #include "base/rng.h"
 #include "base/strings.h"
+#include "replication/freshness_record.h"
 #include "replication/raft_node.h"
 #include "server/cluster_service.h"
 #include "server/data_dir.h"
 #include "server/fatal.h"
 #include "server/identity.h"
+#include "server/join.h"
 #include "server/kv_service.h"
+#include "server/last_resort.h"
 #include "server/listener.h"
 #include "server/maintenance_service.h"
+#include "server/member_changer.h"
+#include "server/member_service.h"
 #include "server/member_view.h"
+#include "server/peer_member_service.h"
 #include "server/peer_transport.h"
 #include "server/publisher.h"
+#include "server/repair.h"
 #include "server/request_pipeline.h"
 #include "server/state_machine.h"
 #include "server/version.h"
+#include "storage/damage.h"
 #include "storage/segmented_log.h"
 
 namespace holdfast::server {
@@ -49,15 +59,10 @@ uint64_t RandomNonZero() {
   return id;
 }
 
-// What went wrong, and while doing what.
-absl::Status Annotate(const absl::Status& status, std::string_view doing) {
-  return absl::Status(status.code(),
-                      base::ToAbsl(fmt::format("{}: {}", doing, base::Message(status))));
-}
-
 class ServerImpl : public Server {
  public:
-  explicit ServerImpl(const Config& config) : config_(config) {}
+  ServerImpl(const Config& config, std::function<void()> on_removed)
+      : config_(config), on_removed_(std::move(on_removed)), on_fatal_(DieIn(config.data_dir)) {}
   ~ServerImpl() override { Stop(); }
 
   absl::Status StartAll();
@@ -65,15 +70,25 @@ class ServerImpl : public Server {
   std::string client_address() const override { return clients_.bound.front().Address(); }
 
  private:
+  absl::Status OpenMember();
+  absl::Status CheckForDamage() const;
+  absl::Status OpenParts();
+  void CloseParts();
+  absl::Status RepairSelf(const storage::Damage& damage);
+  absl::Status FindIdentity();
   absl::Status OpenStorage();
   absl::Status StartNode();
+  MemberView View() const;
   absl::Status OpenPeerPort();
   void WaitForReplay() const;
   absl::Status OpenClientPort();
   void Publish();
   void CloseClientPort();
+  void HandOver();
 
   const Config config_;
+  const std::function<void()> on_removed_;
+  const std::function<void(const absl::Status&)> on_fatal_;
   Identity identity_;
 
   // In the order of their creation; destroyed the other way round.
@@ -85,8 +100,11 @@ class ServerImpl : public Server {
   std::unique_ptr<raft::FreshnessFile> freshness_file_;
   std::unique_ptr<PeerTransport> transport_;
   std::unique_ptr<raft::RaftNode> node_;
+  std::unique_ptr<MemberChanger> member_changer_;
+  std::unique_ptr<PeerMemberService> peer_member_service_;
   std::unique_ptr<KvService> kv_service_;
   std::unique_ptr<ClusterService> cluster_service_;
+  std::unique_ptr<MemberService> member_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
@@ -96,9 +114,6 @@ class ServerImpl : public Server {
 };
 
 absl::Status ServerImpl::StartAll() {
-  absl::StatusOr<Identity> identity = IdentityOf(config_);
-  if (!identity.ok()) return identity.status();
-  identity_ = *std::move(identity);
   // A port that is taken shows before the disk is touched.
   if (absl::Status status = CheckCanListen(kClientFlag, config_.listen_client_urls); !status.ok()) {
     return status;
@@ -106,8 +121,7 @@ absl::Status ServerImpl::StartAll() {
   if (absl::Status status = CheckCanListen(kPeerFlag, config_.listen_peer_urls); !status.ok()) {
     return status;
   }
-  if (absl::Status status = OpenStorage(); !status.ok()) return status;
-  if (absl::Status status = StartNode(); !status.ok()) return status;
+  if (absl::Status status = OpenMember(); !status.ok()) return status;
   if (absl::Status status = OpenPeerPort(); !status.ok()) return status;
   WaitForReplay();
   if (absl::Status status = OpenClientPort(); !status.ok()) return status;
@@ -115,11 +129,100 @@ absl::Status ServerImpl::StartAll() {
   return absl::OkStatus();
 }
 
+// A member that finds damage is repaired once, and starts as the new one that it has become.
+absl::Status ServerImpl::OpenMember() {
+  absl::Status status = CheckForDamage();
+  if (status.ok()) status = OpenParts();
+  const std::optional<storage::Damage> damage = storage::DamageOf(status);
+  if (!damage.has_value()) return status;
+  CloseParts();
+  LOG_ERROR("{}", base::Message(status));
+  if (config_.force_new_cluster) {
+    return absl::FailedPreconditionError(fmt::format(
+        "--force-new-cluster needs sound data, and this member's is damaged: {}. Choose another "
+        "member that is left",
+        Describe(*damage)));
+  }
+  if (status = RepairSelf(*damage); !status.ok()) return status;
+  return OpenParts();
+}
+
+// What an earlier start, or a dying process, has left to be done.
+absl::Status ServerImpl::CheckForDamage() const {
+  const absl::StatusOr<std::optional<RepairPlan>> plan = ReadRepairPlan(config_.data_dir);
+  if (!plan.ok()) return plan.status();
+  std::optional<storage::Damage> damage = ReadDamageMarker(config_.data_dir);
+  if (!damage.has_value() && plan->has_value()) {
+    damage.emplace();
+    damage->file = config_.data_dir;
+    damage->what = "its repair was not finished";
+  }
+  return damage.has_value() ? storage::DamageError(*damage) : absl::OkStatus();
+}
+
+absl::Status ServerImpl::OpenParts() {
+  if (absl::Status status = FindIdentity(); !status.ok()) return status;
+  if (absl::Status status = OpenStorage(); !status.ok()) return status;
+  return StartNode();
+}
+
+void ServerImpl::CloseParts() {
+  node_.reset();
+  transport_.reset();
+  log_.reset();
+  machine_.reset();
+  pipeline_.reset();
+  data_dir_.reset();
+}
+
+absl::Status ServerImpl::RepairSelf(const storage::Damage& damage) {
+  absl::StatusOr<std::optional<DataDir::Owner>> owner = DataDir::ReadOwner(config_.data_dir);
+  // Who it was, the others know.
+  if (storage::DamageOf(owner.status()).has_value()) owner = std::optional<DataDir::Owner>();
+  if (!owner.ok()) return owner.status();
+  absl::StatusOr<std::optional<RepairPlan>> plan = ReadRepairPlan(config_.data_dir);
+  if (!plan.ok()) return plan.status();
+  absl::StatusOr<Identity> self;
+  if (owner->has_value()) {
+    // So that no later start can overlook it, should the disk read once more.
+    if (absl::Status noted = WriteDamageMarker(config_.data_dir, damage); !noted.ok()) {
+      LOG_WARN("cannot note the damage: {}", base::Message(noted));
+    }
+    self = IdentityOf(config_, **owner);
+  } else if (plan->has_value()) {
+    self = Identity{.cluster_id = (*plan)->cluster_id, .self = (*plan)->old_id, .bootstrap = {}};
+  } else {
+    self = FormerIdentity(config_);
+  }
+  if (!self.ok()) return self.status();
+  return RepairMember(config_, *self, damage);
+}
+
+// A member that has data is who its data says; one that has none is new in a new cluster, or joins.
+absl::Status ServerImpl::FindIdentity() {
+  absl::StatusOr<std::optional<DataDir::Owner>> found = DataDir::ReadOwner(config_.data_dir);
+  if (!found.ok()) return found.status();
+  absl::StatusOr<Identity> identity;
+  if (found->has_value()) {
+    identity = IdentityOf(config_, **found);
+  } else if (config_.initial_cluster_state == ClusterState::kExisting) {
+    identity = Join(config_);
+  } else {
+    identity = IdentityOf(config_);
+  }
+  if (!identity.ok()) return identity.status();
+  identity_ = *std::move(identity);
+  const bool founding = !found->has_value() && config_.initial_cluster_state == ClusterState::kNew;
+  return founding ? CheckNeverStarted(config_, identity_) : absl::OkStatus();
+}
+
 absl::Status ServerImpl::OpenStorage() {
-  const DataDir::Owner owner = {.cluster_id = identity_.cluster_id,
-                                .member_id = identity_.self,
-                                .name = config_.name,
-                                .may_create = config_.initial_cluster_state == ClusterState::kNew};
+  const raft::Membership& bootstrap = identity_.bootstrap;
+  const DataDir::Owner owner = {
+      .cluster_id = identity_.cluster_id,
+      .member_id = identity_.self,
+      .name = config_.name,
+      .bootstrap = bootstrap.voters.empty() ? std::string() : bootstrap.Encode()};
   absl::StatusOr<std::unique_ptr<DataDir>> data_dir = DataDir::Open(config_.data_dir, owner);
   if (!data_dir.ok()) return data_dir.status();
   data_dir_ = *std::move(data_dir);
@@ -139,13 +242,31 @@ absl::Status ServerImpl::OpenStorage() {
   machine_options.store.block_cache_bytes = config_.cache_bytes;
   machine_options.pipeline = pipeline_.get();
   absl::StatusOr<std::unique_ptr<KvStateMachine>> machine = KvStateMachine::Open(machine_options);
-  if (!machine.ok()) return Annotate(machine.status(), "cannot open the store");
+  if (!machine.ok()) return storage::Annotate(machine.status(), "cannot open the store");
   machine_ = *std::move(machine);
 
   absl::StatusOr<std::unique_ptr<storage::LogStore>> log =
       storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
-  if (!log.ok()) return Annotate(log.status(), "cannot open the Raft log");
+  if (!log.ok()) return storage::Annotate(log.status(), "cannot open the Raft log");
   log_ = *std::move(log);
+  if (bootstrap.voters.empty() && log_->recovered().mark.membership.empty()) {
+    return absl::FailedPreconditionError(fmt::format(
+        "{} was made by an earlier release and never used, and the flags describe another cluster: "
+        "write --initial-cluster as at the first start, or remove the directory",
+        config_.data_dir));
+  }
+  if (config_.force_new_cluster) {
+    absl::StatusOr<bool> forced = ForceNewCluster(config_, identity_, log_.get(), *machine_);
+    if (!forced.ok()) return storage::Annotate(forced.status(), "cannot go on alone");
+    if (*forced) {
+      log_.reset();
+      log = storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
+      if (!log.ok()) return storage::Annotate(log.status(), "cannot open the Raft log");
+      log_ = *std::move(log);
+    }
+  } else {
+    ForgetForcedNewCluster(config_.data_dir);
+  }
   known_commit_ = log_->recovered().hard_state.commit;
   const storage::AppliedState applied = machine_->applied_state();
   LOG_INFO(
@@ -161,6 +282,14 @@ absl::Status ServerImpl::StartNode() {
   transport_options_.self = identity_.self;
   transport_options_.cluster_id = identity_.cluster_id;
   transport_options_.snapshot_dir = data_dir_->snapshot_dir();
+  transport_options_.disk_id = data_dir_->disk_id();
+  transport_options_.incarnation = [this] { return machine_->incarnation(); };
+  transport_options_.published_disk = [this](NodeId id) {
+    const std::optional<MemberAttributes> published = machine_->member(id.value);
+    return published ? published->disk_id : 0;
+  };
+  transport_options_.peer_disks_path = data_dir_->peer_disks_path();
+  transport_options_.on_removed = on_removed_;
   transport_options_.snapshot_bytes_per_second = config_.snapshot_rate_bytes;
   absl::StatusOr<std::unique_ptr<PeerTransport>> transport =
       PeerTransport::Create(transport_options_);
@@ -179,14 +308,26 @@ absl::Status ServerImpl::StartNode() {
   options.snapshot_log_bytes = config_.log_bytes;
   freshness_file_ = std::make_unique<raft::FreshnessFile>(data_dir_->freshness_record_path());
   options.freshness_record = freshness_file_.get();
-  options.on_fatal = DieOf;
+  options.on_fatal = on_fatal_;
   absl::StatusOr<std::unique_ptr<raft::RaftNode>> node = raft::RaftNode::Start(
       std::move(options), identity_.bootstrap, log_.get(), machine_.get(), transport_.get());
-  if (!node.ok()) return Annotate(node.status(), "cannot start the Raft node");
+  if (!node.ok()) return storage::Annotate(node.status(), "cannot start the Raft node");
   node_ = *std::move(node);
   pipeline_->SetNode(node_.get());
   transport_->SetNode(node_.get());
+  member_changer_ = std::make_unique<MemberChanger>(
+      View(), MemberChanger::Options{.timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
+                                     .leaderless_max = 2 * config_.election_timeout});
+  peer_member_service_ = std::make_unique<PeerMemberService>(View(), member_changer_.get());
   return absl::OkStatus();
+}
+
+MemberView ServerImpl::View() const {
+  return {.cluster_id = identity_.cluster_id,
+          .self = identity_.self,
+          .node = node_.get(),
+          .machine = machine_.get(),
+          .pipeline = pipeline_.get()};
 }
 
 absl::Status ServerImpl::OpenPeerPort() {
@@ -194,7 +335,7 @@ absl::Status ServerImpl::OpenPeerPort() {
       Listen({.flag = kPeerFlag,
               .urls = config_.listen_peer_urls,
               .callers = Callers::kPeers,
-              .services = {transport_->service()},
+              .services = {transport_->service(), peer_member_service_.get()},
               .configure_peers = [this](grpc::ServerBuilder* builder) {
                 PeerTransport::ConfigureServer(transport_options_, builder);
               }});
@@ -215,25 +356,22 @@ void ServerImpl::WaitForReplay() const {
 }
 
 absl::Status ServerImpl::OpenClientPort() {
-  const MemberView member = {.cluster_id = identity_.cluster_id,
-                             .self = identity_.self,
-                             .node = node_.get(),
-                             .machine = machine_.get(),
-                             .pipeline = pipeline_.get()};
   kv_service_ = KvService::Create({.cluster_id = identity_.cluster_id,
                                    .member_id = identity_.self.value,
                                    .max_txn_ops = config_.max_txn_ops,
                                    .max_request_bytes = config_.max_request_bytes,
-                                   .on_fatal = DieOf},
+                                   .on_fatal = on_fatal_},
                                   node_.get(), pipeline_.get(), machine_.get());
-  cluster_service_ = std::make_unique<ClusterService>(member);
-  maintenance_service_ = std::make_unique<MaintenanceService>(member, DieOf);
-  absl::StatusOr<Listener> clients = Listen(
-      {.flag = kClientFlag,
-       .urls = config_.listen_client_urls,
-       .callers = Callers::kClients,
-       .services = {kv_service_->service(), cluster_service_.get(), maintenance_service_.get()},
-       .max_request_bytes = config_.max_request_bytes});
+  cluster_service_ = std::make_unique<ClusterService>(View(), member_changer_.get());
+  member_service_ = std::make_unique<MemberService>(View(), member_changer_.get());
+  maintenance_service_ = std::make_unique<MaintenanceService>(View(), on_fatal_);
+  absl::StatusOr<Listener> clients =
+      Listen({.flag = kClientFlag,
+              .urls = config_.listen_client_urls,
+              .callers = Callers::kClients,
+              .services = {kv_service_->service(), cluster_service_.get(), member_service_.get(),
+                           maintenance_service_.get()},
+              .max_request_bytes = config_.max_request_bytes});
   if (!clients.ok()) return clients.status();
   clients_ = *std::move(clients);
   LOG_INFO("enabled capabilities for version {}", kEtcdClusterVersion);
@@ -252,20 +390,18 @@ void ServerImpl::Publish() {
       if (config_.listen_client_urls[i].port == 0) url.port = clients_.bound[i].port;
     }
   }
-  const MemberView member = {.cluster_id = identity_.cluster_id,
-                             .self = identity_.self,
-                             .node = node_.get(),
-                             .machine = machine_.get(),
-                             .pipeline = pipeline_.get()};
-  publisher_ = std::make_unique<Publisher>(
-      member, MemberAttributes{.name = config_.name, .client_urls = ToStrings(advertised)},
-      RandomNonZero());
+  publisher_ = std::make_unique<Publisher>(View(),
+                                           MemberAttributes{.name = config_.name,
+                                                            .client_urls = ToStrings(advertised),
+                                                            .disk_id = data_dir_->disk_id()},
+                                           RandomNonZero());
 }
 
 // Calls under way get kStopGrace to finish; then the pipeline answers those that wait for a leader
 // or a quorum, so that the server has none left.
 void ServerImpl::CloseClientPort() {
   if (kv_service_ != nullptr) kv_service_->Stop();
+  if (member_changer_ != nullptr) member_changer_->Stop();
   if (clients_.server == nullptr) {
     if (pipeline_ != nullptr) pipeline_->Stop();
     return;
@@ -289,8 +425,33 @@ void ServerImpl::CloseClientPort() {
   closer.join();
 }
 
+// So that a planned stop costs the cluster no election. Clients are served meanwhile: what they ask
+// for waits for the successor, and goes on to it.
+void ServerImpl::HandOver() {
+  if (node_ == nullptr) return;
+  const raft::NodeStatus status = node_->status();
+  if (status.role != raft::Role::kLeader || status.membership->voters.size() < 2) return;
+  struct Wait {
+    absl::Notification done;
+    absl::Status result;
+  };
+  auto wait = std::make_shared<Wait>();
+  node_->TransferLeadership(NodeId(), kHandOverMax, [wait](absl::Status result) {
+    wait->result = std::move(result);
+    wait->done.Notify();
+  });
+  // The node keeps the time; this is for a node that does not.
+  if (!wait->done.WaitForNotificationWithTimeout(2 * kHandOverMax)) return;
+  if (wait->result.ok()) {
+    LOG_INFO("handed leadership over to member {:x}", node_->status().leader.value);
+  } else {
+    LOG_WARN("stopping without a successor: {}", base::Message(wait->result));
+  }
+}
+
 void ServerImpl::Stop() {
   std::call_once(stop_once_, [this] {
+    HandOver();
     if (publisher_ != nullptr) publisher_->Stop();
     CloseClientPort();
     // The node must outlive the transport's Stop, which ends the peers' streams; without those the
@@ -303,8 +464,9 @@ void ServerImpl::Stop() {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config) {
-  auto server = std::make_unique<ServerImpl>(config);
+absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
+                                                      std::function<void()> on_removed) {
+  auto server = std::make_unique<ServerImpl>(config, std::move(on_removed));
   if (absl::Status status = server->StartAll(); !status.ok()) return status;
   return server;
 }

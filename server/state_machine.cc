@@ -14,6 +14,7 @@
 #include "base/strings.h"
 #include "server/apply_command.h"
 #include "server/db_directory.h"
+#include "storage/damage.h"
 
 namespace holdfast::server {
 namespace {
@@ -46,12 +47,14 @@ struct ClusterRecords {
 };
 
 MemberAttributes FromProto(const command::v1::MemberAttributes& proto) {
-  return {proto.name(), {proto.client_urls().begin(), proto.client_urls().end()}};
+  return {proto.name(), {proto.client_urls().begin(), proto.client_urls().end()}, proto.disk_id()};
 }
 
 absl::Status BadRecord(std::string_view key) {
-  return absl::DataLossError(fmt::format(
-      "the meta record '{}' is not in a form this program ever wrote", base::Printable(key)));
+  return storage::DamageError(
+      {.part = storage::Damage::Part::kData,
+       .what = fmt::format("the meta record '{}' is not in a form this program ever wrote",
+                           base::Printable(key))});
 }
 
 absl::StatusOr<std::optional<uint64_t>> ReadNumber(const MvccStore::View& view, const char* key) {
@@ -210,9 +213,8 @@ absl::Status KvStateMachineImpl::ApplyEntry(const storage::Entry& entry,
   const bool own = options_.pipeline != nullptr && command_.origin() == options_.pipeline->origin();
   absl::StatusOr<ApplyResult> result = ApplyCommand(command_, own, *writer_);
   if (!result.ok()) {
-    return absl::Status(result.status().code(),
-                        fmt::format("cannot apply entry {}: {}", entry.index.value,
-                                    base::Message(result.status())));
+    return storage::Annotate(result.status(),
+                             fmt::format("cannot apply entry {}", entry.index.value));
   }
   *records_changed |= command_.has_member_attributes() || command_.has_cluster_birth();
   if (own) completions->push_back({command_.sequence(), *std::move(result)});

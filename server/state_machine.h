@@ -30,6 +30,7 @@ namespace holdfast::server {
 struct MemberAttributes {
   std::string name;
   std::vector<std::string> client_urls;
+  uint64_t disk_id = 0;  // of its data directory; 0: published by a release that had none
 };
 
 class KvStateMachine : public raft::StateMachine {

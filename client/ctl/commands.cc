@@ -195,7 +195,9 @@ ExitCode ListMembers(const Common& common, Io io) {
   if (!client.ok()) return UsageError(client.status(), io);
   const auto members = AskMembers(common.endpoints, common.timeout);
   if (!members.ok()) return Fail(members.status(), io);
-  io.out << (common.json ? MembersJson(*members) : MembersText(*members)) << std::flush;
+  const auto roles = AskRoles(common.endpoints, common.timeout);
+  io.out << (common.json ? MembersJson(*members, roles) : MembersText(*members, roles))
+         << std::flush;
   if (!members->linearizable) {
     io.err << "holdfastctl: no quorum answered; this is one member's own view and may be old\n";
   }

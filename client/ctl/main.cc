@@ -8,6 +8,7 @@
 
 #include "base/strings.h"
 #include "client/ctl/commands.h"
+#include "client/ctl/member_commands.h"
 
 namespace holdfast::ctl {
 namespace {
@@ -17,9 +18,9 @@ constexpr char kFooter[] =
     "  0  done\n"
     "  1  get: no such key; txn: the compares did not hold\n"
     "  2  wrong usage, nothing was sent\n"
-    "  3  unavailable: no quorum, no endpoint reachable, or too old for the bound; a write had no "
-    "effect\n"
-    "  4  outcome unknown: the write was sent and may have taken effect\n"
+    "  3  unavailable: no quorum, no endpoint reachable, or too old for the bound; a write or a "
+    "change of members had no effect\n"
+    "  4  outcome unknown: the write or the change was sent and may have taken effect\n"
     "  5  refused by the server, or another error";
 
 // What the command line gave; the subcommands' callbacks read it.
@@ -32,6 +33,10 @@ struct CommandLine {
   std::string key;
   std::optional<std::string> value;
   bool prefix = false;
+  std::string member_id;
+  std::string member_name;
+  std::vector<std::string> peer_urls;
+  bool learner = false;
 };
 
 Io Console() { return {std::cin, std::cout, std::cerr}; }
@@ -111,6 +116,66 @@ void AddWrites(CLI::App& app, CommandLine& line) {
       kFooter);
 }
 
+void AddId(CLI::App* command, CommandLine& line) {
+  command->add_option("ID", line.member_id, "The member's id, as `member list` shows it")
+      ->required();
+  command->footer(kFooter);
+}
+
+CLI::Option* AddPeerUrls(CLI::App* command, CommandLine& line, const std::string& help) {
+  return command->add_option("--peer-urls", line.peer_urls, help)
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->type_name("URL,...");
+}
+
+void AddMemberCommands(CLI::App& app, CommandLine& line) {
+  CLI::App* member = app.add_subcommand("member", "Show and change the members of the cluster");
+  member->require_subcommand(1);
+  member->footer(kFooter);
+  member
+      ->add_subcommand(
+          "list",
+          "Print id, state, name, peer and client addresses, learner, and role: voter, "
+          "learner, or joining (a learner that votes as soon as it keeps up)")
+      ->footer(kFooter);
+  CLI::App* add = member->add_subcommand(
+      "add", "Make room for a new member, and print how to start it; it gets its vote by itself");
+  add->add_option("NAME", line.member_name, "The new member's name")->required();
+  AddPeerUrls(add, line, "Where the others reach it: http://HOST:PORT")->required();
+  add->add_flag("--learner", line.learner, "A non-voting standby: it stays a learner");
+  add->footer(kFooter);
+  CLI::App* replace = member->add_subcommand(
+      "replace",
+      "Put a new member in the place of one whose machine or data is lost, in one step; print how "
+      "to start it");
+  AddPeerUrls(replace, line, "Of the new member; without it: those of the old one");
+  AddId(replace, line);
+  AddId(member->add_subcommand("remove", "Remove a member; its process stops by itself"), line);
+  AddId(member->add_subcommand("promote", "Give a learner that keeps up a vote"), line);
+  AddId(member->add_subcommand("demote", "Make a voter a learner"), line);
+  CLI::App* update = member->add_subcommand("update", "Change where the others reach a member");
+  AddPeerUrls(update, line, "The new addresses: http://HOST:PORT")->required();
+  AddId(update, line);
+  AddId(app.add_subcommand("move-leader", "Have the leader hand over to another voter"), line);
+}
+
+ExitCode RunMember(const CLI::App& member, const CommandLine& line) {
+  const Common& common = line.common;
+  const std::string& id = line.member_id;
+  if (member.got_subcommand("add")) {
+    return AddMember(common, line.member_name, line.peer_urls, line.learner, Console());
+  }
+  if (member.got_subcommand("replace")) {
+    return ReplaceMember(common, id, line.peer_urls, Console());
+  }
+  if (member.got_subcommand("remove")) return RemoveMember(common, id, Console());
+  if (member.got_subcommand("promote")) return PromoteMember(common, id, Console());
+  if (member.got_subcommand("demote")) return DemoteMember(common, id, Console());
+  if (member.got_subcommand("update")) return UpdateMember(common, id, line.peer_urls, Console());
+  return ListMembers(common, Console());
+}
+
 ExitCode RunChosen(const CLI::App& app, CommandLine& line) {
   if (app.got_subcommand("get")) return Get(line.common, line.get, Console());
   if (app.got_subcommand("put")) {
@@ -120,7 +185,10 @@ ExitCode RunChosen(const CLI::App& app, CommandLine& line) {
   if (app.got_subcommand("del")) return Delete(line.common, line.key, line.prefix, Console());
   if (app.got_subcommand("txn")) return RunTxn(line.common, Console());
   if (app.got_subcommand("status")) return Status(line.common, Console());
-  return ListMembers(line.common, Console());
+  if (app.got_subcommand("move-leader")) {
+    return MoveLeaderTo(line.common, line.member_id, Console());
+  }
+  return RunMember(*app.get_subcommand("member"), line);
 }
 
 int Main(int argc, char** argv) {
@@ -135,10 +203,7 @@ int Main(int argc, char** argv) {
   AddWrites(app, line);
   app.add_subcommand("status", "Show what each endpoint says about itself, and the age of its data")
       ->footer(kFooter);
-  CLI::App* member = app.add_subcommand("member", "Show the members of the cluster");
-  member->require_subcommand(1);
-  member->add_subcommand("list", "Print id, state, name, peer and client addresses, learner");
-  member->footer(kFooter);
+  AddMemberCommands(app, line);
   try {
     app.parse(argc, argv);
     FinishCommon(line);

@@ -84,6 +84,20 @@ std::string RoleOf(const etcdserverpb::StatusResponse& status) {
   return status.leader() == status.header().member_id() ? "leader" : "follower";
 }
 
+std::string RoleOf(const etcdserverpb::Member& member,
+                   const std::map<uint64_t, std::string>& roles) {
+  const auto it = roles.find(member.id());
+  if (it != roles.end()) return it->second;
+  return member.islearner() ? "learner" : "voter";
+}
+
+json ToJson(const etcdserverpb::Member& m) {
+  json item = {{"ID", m.id()}, {"name", m.name()}, {"isLearner", m.islearner()}};
+  item["peerURLs"] = std::vector<std::string>(m.peerurls().begin(), m.peerurls().end());
+  item["clientURLs"] = std::vector<std::string>(m.clienturls().begin(), m.clienturls().end());
+  return item;
+}
+
 std::string Joined(const auto& texts) {
   std::string out;
   for (const std::string& text : texts) {
@@ -218,25 +232,35 @@ std::string StatusJson(const std::vector<EndpointStatus>& all) {
   return Line(out);
 }
 
-std::string MembersText(const MemberList& members) {
+std::string MembersText(const MemberList& members, const std::map<uint64_t, std::string>& roles) {
   std::string out;
   for (const etcdserverpb::Member& m : members.response.members()) {
-    out += fmt::format("{:x}, {}, {}, {}, {}, {}\n", m.id(),
+    out += fmt::format("{:x}, {}, {}, {}, {}, {}, {}\n", m.id(),
                        m.name().empty() ? "unstarted" : "started", m.name(), Joined(m.peerurls()),
-                       Joined(m.clienturls()), m.islearner());
+                       Joined(m.clienturls()), m.islearner(), RoleOf(m, roles));
   }
   return out;
 }
 
-std::string MembersJson(const MemberList& members) {
+std::string MembersJson(const MemberList& members, const std::map<uint64_t, std::string>& roles) {
   json list = json::array();
   for (const etcdserverpb::Member& m : members.response.members()) {
-    json item = {{"ID", m.id()}, {"name", m.name()}, {"isLearner", m.islearner()}};
-    item["peerURLs"] = std::vector<std::string>(m.peerurls().begin(), m.peerurls().end());
-    item["clientURLs"] = std::vector<std::string>(m.clienturls().begin(), m.clienturls().end());
+    json item = ToJson(m);
+    item["role"] = RoleOf(m, roles);
     list.push_back(item);
   }
   return Line({{"members", list}, {"linearizable", members.linearizable}});
+}
+
+std::string MemberAnswerJson(const MemberAnswer& answer) {
+  json out = {{"header",
+               {{"cluster_id", answer.header.cluster_id()},
+                {"member_id", answer.header.member_id()},
+                {"raft_term", answer.header.raft_term()}}},
+              {"members", json::array()}};
+  if (answer.member.id() != 0) out["member"] = ToJson(answer.member);
+  for (const etcdserverpb::Member& m : answer.members) out["members"].push_back(ToJson(m));
+  return Line(out);
 }
 
 }  // namespace holdfast::ctl

@@ -1,11 +1,14 @@
 // How holdfastctl shows what it got: etcdctl's text, or one line of JSON.
 #pragma once
 
+#include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "client/ctl/admin.h"
 #include "client/ctl/exit_code.h"
+#include "client/ctl/member_admin.h"
 #include "holdfast/client.h"
 
 namespace holdfast::ctl {
@@ -25,8 +28,10 @@ std::string TxnText(const Txn& txn, const TxnResult& result);
 std::string TxnJson(const Txn& txn, const TxnResult& result);
 std::string StatusText(const std::vector<EndpointStatus>& all);
 std::string StatusJson(const std::vector<EndpointStatus>& all);
-std::string MembersText(const MemberList& members);
-std::string MembersJson(const MemberList& members);
+// etcdctl's columns, and behind them the role. `roles` may lack a member.
+std::string MembersText(const MemberList& members, const std::map<uint64_t, std::string>& roles);
+std::string MembersJson(const MemberList& members, const std::map<uint64_t, std::string>& roles);
+std::string MemberAnswerJson(const MemberAnswer& answer);
 
 // "rev=5 age=0.003s proof=proven source=leader".
 std::string FreshnessText(const Freshness& fresh);

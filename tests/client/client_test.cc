@@ -359,6 +359,25 @@ TEST_F(ClientTest, AtLeastReadsWhereTheTokenHasArrived) {
   for (const Seen& seen : AllSeen()) EXPECT_TRUE(seen.serializable());
 }
 
+// Freshness 7: another incarnation never merges.
+TEST_F(ClientTest, ATokenOfAnotherIncarnationIsRefused) {
+  for (FakeServer* server : {&a_, &b_, &c_}) {
+    server->SetHandler([](const Seen&) {
+      Answer answer = WithKey(9);
+      answer.trailing.emplace_back("holdfast-incarnation", "abc");
+      return answer;
+    });
+  }
+  const auto client = OpenAll();
+  const Token token{.revision = 5, .cluster_id = 7, .incarnation = 0xabc};
+  const auto same = client->Get("k", ReadOptions::AtLeast(token));
+  ASSERT_TRUE(same.ok()) << same.status();
+  EXPECT_EQ(same->incarnation, 0xabcu);
+  const Token before{.revision = 5, .cluster_id = 7, .incarnation = 0xdef};
+  const auto other = client->Get("k", ReadOptions::AtLeast(before));
+  EXPECT_EQ(other.status().code(), StatusCode::kFailedPrecondition) << other.status();
+}
+
 TEST_F(ClientTest, AtLeastGoesToTheQuorumIfNoMemberHasTheToken) {
   for (FakeServer* server : {&a_, &b_, &c_}) {
     server->SetHandler([](const Seen& seen) { return WithKey(seen.serializable() ? 5 : 9); });

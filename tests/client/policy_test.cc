@@ -338,7 +338,15 @@ TEST(Token, SurvivesTheTrip) {
   ASSERT_TRUE(back.ok());
   EXPECT_EQ(back->revision, 42u);
   EXPECT_EQ(back->cluster_id, 0xfeedbeefu);
-  for (const char* bad : {"", "42", "hf1.", "hf1.7", "hf1.7.", "hf1.zz.1", "hf1.7.-1", "hf2.7.1"}) {
+  EXPECT_EQ(back->incarnation, 0u);  // as of a token of release 0.1
+  const Token born{.revision = 42, .cluster_id = 7, .incarnation = 0xabc};
+  const auto again = Token::Parse(born.Serialize());
+  ASSERT_TRUE(again.ok());
+  EXPECT_EQ(again->revision, 42u);
+  EXPECT_EQ(again->cluster_id, 7u);
+  EXPECT_EQ(again->incarnation, 0xabcu);
+  for (const char* bad : {"", "42", "hf1.", "hf1.7", "hf1.7.", "hf1.zz.1", "hf1.7.-1", "hf2.7.1",
+                          "hf1.7.1.", "hf1.7.1.zz", "hf1.7.1.2.3"}) {
     EXPECT_FALSE(Token::Parse(bad).ok()) << bad;
   }
 }

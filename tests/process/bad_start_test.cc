@@ -5,6 +5,7 @@
 
 #include <filesystem>
 
+#include "bench/endpoint.h"
 #include "tests/process/process_util.h"
 
 namespace holdfast {
@@ -53,7 +54,7 @@ TEST(BadStart, MalformedUrlIsNamed) {
   EXPECT_THAT(end.output, HasSubstr("listen-client-urls"));
 }
 
-TEST(BadStart, PortInUseDataDirInUseAndForeignDataDir) {
+TEST(BadStart, PortInUseAndDataDirInUse) {
   auto cluster = StartCluster();
   ASSERT_NE(cluster, nullptr);
   const std::string fresh = testing::TempDir() + "bad_start_fresh";
@@ -67,16 +68,25 @@ TEST(BadStart, PortInUseDataDirInUseAndForeignDataDir) {
   const ProgramEnd in_use = RunToEnd(Member(FreePort(), FreePort(), cluster->data_dir(0), "t"));
   EXPECT_EQ(in_use.exit_code, 1);
   EXPECT_THAT(in_use.output, HasSubstr(cluster->data_dir(0)));
-  // After the member is gone its directory still is another cluster's.
   ASSERT_TRUE(cluster->Kill(0).ok());
-  const ProgramEnd foreign =
-      RunToEnd(Member(FreePort(), FreePort(), cluster->data_dir(0), "other"));
-  EXPECT_EQ(foreign.exit_code, 1);
-  EXPECT_THAT(foreign.output, HasSubstr("cluster"));
   // None of that hurt it.
   ASSERT_TRUE(cluster->Restart(0).ok());
   EXPECT_TRUE(cluster->WaitForLeader(kGiveUp).ok());
   std::filesystem::remove_all(fresh);
+}
+
+// As in etcd: who has data is who its data says, whatever the flags of a first start say by now.
+TEST(BadStart, FlagsOfAnotherClusterDoNotChangeWhoAMemberIs) {
+  auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
+  const auto before = bench::GetEndpointStatus(cluster->endpoint(0), kGiveUp);
+  ASSERT_TRUE(before.ok()) << before.status();
+  ASSERT_TRUE(cluster->Kill(0).ok());
+  ASSERT_TRUE(cluster->Restart(0, {"--initial-cluster-token=other"}).ok());
+  ASSERT_TRUE(cluster->WaitForLeader(kGiveUp).ok()) << cluster->LogTail(0);
+  const auto after = bench::GetEndpointStatus(cluster->endpoint(0), kGiveUp);
+  ASSERT_TRUE(after.ok()) << after.status();
+  EXPECT_EQ(after->member_id, before->member_id);
 }
 
 }  // namespace

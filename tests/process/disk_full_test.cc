@@ -1,39 +1,11 @@
 // A full disk stops a member with a text that says so; with space again it starts and lacks
 // nothing.
-#include <sys/mount.h>
-#include <sys/stat.h>
-
-#include <fstream>
-
 #include <fmt/format.h>
 
 #include "tests/process/process_util.h"
 
 namespace holdfast {
 namespace {
-
-// A tmpfs of a given size; needs the right to mount.
-class SmallDisk {
- public:
-  explicit SmallDisk(const std::string& dir) : dir_(dir) { mkdir(dir.c_str(), 0700); }
-  ~SmallDisk() {
-    if (mounted_) umount2(dir_.c_str(), MNT_DETACH);
-    rmdir(dir_.c_str());
-  }
-  bool Mount(int mib) {
-    const std::string size = fmt::format("size={}m", mib);
-    mounted_ = mount("tmpfs", dir_.c_str(), "tmpfs", 0, size.c_str()) == 0;
-    return mounted_;
-  }
-  bool Grow(int mib) {
-    return mount("tmpfs", dir_.c_str(), "tmpfs", MS_REMOUNT,
-                 fmt::format("size={}m", mib).c_str()) == 0;
-  }
-
- private:
-  const std::string dir_;
-  bool mounted_ = false;
-};
 
 TEST(DiskFull, StopsTheMemberAndLosesNothing) {
   const std::string dir = testing::TempDir() + "holdfast_small_disk";

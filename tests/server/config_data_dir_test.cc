@@ -31,7 +31,7 @@ class DataDirTest : public testing::Test {
 
   std::string dir() const { return (root_ / "member").string(); }
   static DataDir::Owner Owner() {
-    return {.cluster_id = 0xc1, .member_id = NodeId(0xa1), .name = "a"};
+    return {.cluster_id = 0xc1, .member_id = NodeId(0xa1), .name = "a", .bootstrap = "\x02 bytes"};
   }
   void Make() { ASSERT_TRUE(DataDir::Open(dir(), Owner()).ok()); }
   void Write(const std::string& name, const std::string& text) {
@@ -60,7 +60,6 @@ TEST_F(DataDirTest, IsMadeOnceAndTakenUpAgain) {
   }
   DataDir::Owner renamed = Owner();
   renamed.name = "another name";
-  renamed.may_create = false;
   auto again = DataDir::Open(dir() + "/", renamed);
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_FALSE((*again)->created());
@@ -99,9 +98,7 @@ TEST_F(DataDirTest, OfAnotherClusterOrMemberIsRefused) {
   DataDir::Owner owner = Owner();
   owner.cluster_id = 0xc2;
   ExpectError(absl::StatusCode::kFailedPrecondition,
-              "belongs to cluster 00000000000000c1, the configuration describes cluster "
-              "00000000000000c2",
-              owner);
+              "belongs to cluster 00000000000000c1, and not to cluster 00000000000000c2", owner);
   owner = Owner();
   owner.member_id = NodeId(0xa2);
   ExpectError(absl::StatusCode::kFailedPrecondition, "belongs to member 00000000000000a1", owner);
@@ -179,7 +176,7 @@ TEST_F(DataDirTest, APartThatVanishedLaterIsRefused) {
     fs::remove_all(dir());
     Make();
     fs::remove_all(dir() + "/" + part);
-    ExpectError(absl::StatusCode::kDataLoss, std::string("/") + part + " is missing");
+    ExpectError(absl::StatusCode::kDataLoss, std::string("/") + part + ": it is missing");
   }
 }
 
@@ -198,16 +195,59 @@ TEST_F(DataDirTest, UnreadableOrNewerIdentityIsRefused) {
     Write("member.json", text);
     ExpectError(absl::StatusCode::kDataLoss, "member.json cannot be read");
   }
-  Write("member.json", "{\"format\": 2, \"cluster_id\": \"c1\", \"member_id\": \"a1\"}");
-  ExpectError(absl::StatusCode::kFailedPrecondition, "has format 2");
+  for (const char* text :
+       {"\"bootstrap\": \"\"", "\"disk_id\": \"0\"", "\"disk_id\": \"1\", \"bootstrap\": \"f\"",
+        "\"disk_id\": \"1\", \"bootstrap\": \"xy\""}) {
+    Write("member.json",
+          std::string("{\"format\": 2, \"cluster_id\": \"c1\", \"member_id\": \"a1\", ") + text +
+              "}");
+    ExpectError(absl::StatusCode::kDataLoss, "member.json cannot be read");
+  }
+  Write("member.json", "{\"format\": 3, \"cluster_id\": \"c1\", \"member_id\": \"a1\"}");
+  ExpectError(absl::StatusCode::kFailedPrecondition, "has format 3");
 }
 
-TEST_F(DataDirTest, ExistingClusterNeedsAMemberThatExists) {
-  DataDir::Owner owner = Owner();
-  owner.may_create = false;
-  ExpectError(absl::StatusCode::kFailedPrecondition, "membership changes are not in this release",
-              owner);
-  EXPECT_FALSE(fs::exists(dir()));
+TEST_F(DataDirTest, SaysWhoseItIsWithoutALock) {
+  EXPECT_EQ(*DataDir::ReadOwner(dir()), std::nullopt);
+  auto open = DataDir::Open(dir(), Owner());
+  ASSERT_TRUE(open.ok()) << open.status();
+  const auto owner = DataDir::ReadOwner(dir());
+  ASSERT_TRUE(owner.ok()) << owner.status();
+  EXPECT_EQ((*owner)->cluster_id, Owner().cluster_id);
+  EXPECT_EQ((*owner)->member_id, Owner().member_id);
+  EXPECT_EQ((*owner)->name, "a");
+  EXPECT_EQ((*owner)->bootstrap, Owner().bootstrap);
+}
+
+TEST_F(DataDirTest, EveryDirectoryHasADiskIdOfItsOwnForGood) {
+  uint64_t first = 0;
+  for (int start = 0; start < 2; ++start) {
+    auto open = DataDir::Open(dir(), Owner());
+    ASSERT_TRUE(open.ok()) << open.status();
+    EXPECT_NE((*open)->disk_id(), 0u);
+    if (start == 0) first = (*open)->disk_id();
+    EXPECT_EQ((*open)->disk_id(), first);
+  }
+  fs::remove_all(dir());
+  EXPECT_NE((*DataDir::Open(dir(), Owner()))->disk_id(), first);
+}
+
+TEST_F(DataDirTest, ADirectoryOfTheFirstReleaseGetsItsDiskId) {
+  Make();
+  Write("member.json",
+        "{\"format\": 1, \"cluster_id\": \"c1\", \"member_id\": \"a1\", \"name\": \"a\", "
+        "\"created\": \"2026-01-01T00:00:00+00:00\"}");
+  EXPECT_EQ((*DataDir::ReadOwner(dir()))->bootstrap, "");
+  uint64_t disk_id = 0;
+  {
+    auto open = DataDir::Open(dir(), Owner());
+    ASSERT_TRUE(open.ok()) << open.status();
+    disk_id = (*open)->disk_id();
+    EXPECT_NE(disk_id, 0u);
+    EXPECT_FALSE((*open)->created());
+  }
+  EXPECT_EQ((*DataDir::ReadOwner(dir()))->bootstrap, Owner().bootstrap);
+  EXPECT_EQ((*DataDir::Open(dir(), Owner()))->disk_id(), disk_id);
 }
 
 }  // namespace

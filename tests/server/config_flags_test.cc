@@ -83,6 +83,18 @@ TEST(ConfigFlags, EveryFormOfGoIsTaken) {
   }
 }
 
+TEST(ConfigFlags, RepairAndForceNewCluster) {
+  EXPECT_EQ(Parsed({}).repair, RepairMode::kAuto);
+  EXPECT_EQ(Parsed({"--repair=manual"}).repair, RepairMode::kManual);
+  EXPECT_FALSE(Parsed({}).force_new_cluster);
+  // Bare, as etcd takes it; what follows is not its value.
+  const Config bare = Parsed({"--force-new-cluster", "--name", "a"});
+  EXPECT_TRUE(bare.force_new_cluster);
+  EXPECT_EQ(bare.name, "a");
+  EXPECT_TRUE(Parsed({"--force-new-cluster=true"}).force_new_cluster);
+  EXPECT_FALSE(Parsed({"--force-new-cluster=false"}).force_new_cluster);
+}
+
 TEST(ConfigFlags, EveryFlagSetsItsField) {
   const Config config =
       Parsed({"--name=a", "--data-dir=/d", "--listen-client-urls=http://127.0.0.1:1,http://[::1]:2",
@@ -90,8 +102,8 @@ TEST(ConfigFlags, EveryFlagSetsItsField) {
               "--initial-advertise-peer-urls=http://h:5", "--initial-cluster=a=http://h:5",
               "--initial-cluster-state=existing", "--initial-cluster-token=t",
               "--heartbeat-interval=20", "--election-timeout=300", "--snapshot-count=7",
-              "--log-bytes=2000000", "--cache-bytes=3000000", "--max-request-bytes=4096",
-              "--max-txn-ops=9", "--log-level=debug"});
+              "--log-bytes=2000000", "--snapshot-rate-bytes=70000", "--cache-bytes=3000000",
+              "--max-request-bytes=4096", "--max-txn-ops=9", "--log-level=debug"});
   EXPECT_EQ(config.data_dir, "/d");
   EXPECT_THAT(ToStrings(config.listen_client_urls),
               ElementsAre("http://127.0.0.1:1", "http://[::1]:2"));
@@ -105,6 +117,7 @@ TEST(ConfigFlags, EveryFlagSetsItsField) {
   EXPECT_EQ(config.election_timeout, absl::Milliseconds(300));
   EXPECT_EQ(config.snapshot_count, 7u);
   EXPECT_EQ(config.log_bytes, 2000000u);
+  EXPECT_EQ(config.snapshot_rate_bytes, 70000u);
   EXPECT_EQ(config.cache_bytes, 3000000u);
   EXPECT_EQ(config.max_request_bytes, 4096u);
   EXPECT_EQ(config.max_txn_ops, 9u);
@@ -196,7 +209,8 @@ const std::vector<ErrorCase> kErrorCases = {
     {"UnknownFlag", {"--nmae=x"}, {"--nmae", "did you mean --name?"}},
     {"UnknownSingleDash", {"-data_dir", "x"}, {"--data_dir", "did you mean --data-dir?"}},
     {"UnknownFarOff", {"--zzzzzzzzzzzzz"}, {"unknown flag", "--help"}},
-    {"ForceNewClusterIsNotHarmless", {"--force-new-cluster"}, {"--force-new-cluster", "unknown"}},
+    {"NeitherYesNorNo", {"--force-new-cluster=maybe"}, {"'maybe' is unknown", "true or false"}},
+    {"RepairUnknown", {"--repair=perhaps"}, {"'perhaps' is unknown", "auto or manual"}},
     {"Positional", {"a.toml"}, {"'a.toml' is not a flag"}},
     {"NoValue", {"--name"}, {"--name needs a value: --name=NAME"}},
     {"NoValueBeforeFlag", {"--name", "--data-dir=x"}, {"--name needs a value"}},

@@ -49,6 +49,53 @@ TEST(Identity, TokenChangesEveryId) {
   EXPECT_NE(a.self, b.self);
 }
 
+// --- of a member that has data ---
+
+Config ConfigFrom(const std::vector<std::string>& args) {
+  absl::StatusOr<CommandLine> line = ParseCommandLine(args, {});
+  EXPECT_TRUE(line.ok()) << line.status();
+  return line->config;
+}
+
+TEST(IdentityOfData, CountsAndNotTheFlags) {
+  raft::Membership bootstrap;
+  bootstrap.voters = {NodeId(1)};
+  bootstrap.learners = {NodeId(7)};
+  const DataDir::Owner found = {
+      .cluster_id = 0xc1, .member_id = NodeId(7), .name = "m1", .bootstrap = bootstrap.Encode()};
+  const auto identity = IdentityOf(ConfigFrom({"--name=m1", kThree}), found);
+  ASSERT_TRUE(identity.ok()) << identity.status();
+  EXPECT_EQ(identity->cluster_id, 0xc1u);
+  EXPECT_EQ(identity->self, NodeId(7));
+  EXPECT_EQ(identity->bootstrap, bootstrap);
+}
+
+TEST(IdentityOfData, AReplacementOfAFirstMemberUnderItsFlagsIsFine) {
+  const Identity first = IdentityFrom({"--name=m1", kThree});
+  const auto identity =
+      IdentityOf(ConfigFrom({"--name=m1", kThree}),
+                 {.cluster_id = first.cluster_id, .member_id = NodeId(7), .name = "m1"});
+  ASSERT_TRUE(identity.ok()) << identity.status();
+  EXPECT_EQ(identity->self, NodeId(7));
+}
+
+TEST(IdentityOfData, TwoFirstMembersDirectoriesMixedUpAreRefused) {
+  const Identity other = IdentityFrom({"--name=m2", kThree});
+  const auto identity =
+      IdentityOf(ConfigFrom({"--name=m1", kThree}),
+                 {.cluster_id = other.cluster_id, .member_id = other.self, .name = "m2"});
+  EXPECT_EQ(identity.status().code(), absl::StatusCode::kFailedPrecondition);
+}
+
+TEST(IdentityOfData, OfTheFirstReleaseBeginsWithTheFlags) {
+  const Identity first = IdentityFrom({"--name=m1", kThree});
+  const DataDir::Owner found = {
+      .cluster_id = first.cluster_id, .member_id = first.self, .name = "m1"};
+  EXPECT_EQ(IdentityOf(ConfigFrom({"--name=m1", kThree}), found)->bootstrap, first.bootstrap);
+  // The flags have changed since: whoever needs the membership has to say so.
+  EXPECT_TRUE(IdentityOf(ConfigFrom({"--name=m1"}), found)->bootstrap.voters.empty());
+}
+
 TEST(Identity, OrderOfTheListDoesNotMatter) {
   EXPECT_EQ(ClusterId({NodeId(1), NodeId(2)}), ClusterId({NodeId(2), NodeId(1)}));
 }

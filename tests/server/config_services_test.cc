@@ -14,6 +14,7 @@
 #include <utility>
 #include <vector>
 
+#include "config_fakes.h"
 #include "etcd/health.grpc.pb.h"
 #include "etcd/rpc.grpc.pb.h"
 #include "server/cluster_service.h"
@@ -30,181 +31,11 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
-constexpr NodeId kSelf(0xa);
-constexpr NodeId kOther(0xb);
-
-class FakeNode : public raft::RaftNode {
- public:
-  void Propose(std::string, absl::AnyInvocable<void(absl::Status) &&>) override {}
-  void ReadIndex(absl::Duration, ReadDone) override {}
-  std::optional<raft::Claim> claim() const override { return claim_; }
-  void FreshClaim(absl::Duration, absl::Duration, absl::AnyInvocable<void() &&>) override {}
-  void Receive(std::vector<raft::Message>) override {}
-  void OnPeerConnected(NodeId) override {}
-  void OnPeerLost(NodeId) override {}
-  void OnSnapshotReceived(NodeId, Term, const storage::LogMark&, std::string,
-                          absl::AnyInvocable<void(absl::Status) &&>) override {}
-  raft::NodeStatus status() const override {
-    std::lock_guard lock(mutex_);
-    return status_;
-  }
-  void Stop() override {}
-
-  void set_status(const raft::NodeStatus& status) {
-    std::lock_guard lock(mutex_);
-    status_ = status;
-  }
-  std::optional<raft::Claim> claim_;
-
- private:
-  mutable std::mutex mutex_;
-  raft::NodeStatus status_;
-};
-
-class FakeStore : public storage::MvccStore {
- public:
-  storage::AppliedState applied() const override { return {}; }
-  std::unique_ptr<View> NewView() const override { return nullptr; }
-  std::unique_ptr<Writer> NewWriter() override { return nullptr; }
-  absl::StatusOr<Index> Flush() override {
-    ++flushes_;
-    if (!flush_status_.ok()) return flush_status_;
-    return Index(1);
-  }
-  absl::StatusOr<storage::AppliedState> Checkpoint(const std::string&) override {
-    return storage::AppliedState{};
-  }
-  uint64_t disk_bytes() const override { return 4096; }
-  uint64_t in_use_bytes() const override { return 1000; }
-
-  int flushes_ = 0;
-  absl::Status flush_status_;
-};
-
-class FakeMachine : public KvStateMachine {
- public:
-  absl::Status Apply(absl::Span<const raft::EntryRef>) override { return absl::OkStatus(); }
-  Index applied() const override { return Index(41); }
-  absl::StatusOr<Index> Flush() override { return Index(41); }
-  absl::StatusOr<Checkpoint> TakeCheckpoint() override { return Checkpoint{}; }
-  absl::Status InstallCheckpoint(const std::string&, const storage::LogMark&) override {
-    return absl::OkStatus();
-  }
-  std::optional<storage::LogMark> installed_mark() const override { return std::nullopt; }
-  std::shared_ptr<storage::MvccStore> store() const override { return store_; }
-  storage::AppliedState applied_state() const override {
-    return {.index = Index(41), .term = Term(3), .revision = 17};
-  }
-  std::optional<MemberAttributes> member(uint64_t id) const override {
-    std::lock_guard lock(mutex_);
-    const auto it = members_.find(id);
-    return it == members_.end() ? std::nullopt : std::optional(it->second);
-  }
-  uint64_t incarnation() const override {
-    std::lock_guard lock(mutex_);
-    return incarnation_;
-  }
-
-  void set_member(uint64_t id, MemberAttributes attributes) {
-    std::lock_guard lock(mutex_);
-    members_[id] = std::move(attributes);
-  }
-  void set_incarnation(uint64_t incarnation) {
-    std::lock_guard lock(mutex_);
-    incarnation_ = incarnation;
-  }
-
-  const std::shared_ptr<FakeStore> store_ = std::make_shared<FakeStore>();
-
- private:
-  mutable std::mutex mutex_;
-  std::map<uint64_t, MemberAttributes> members_;
-  uint64_t incarnation_ = 0;
-};
-
-// Applies what is proposed to the machine at once, or refuses the first `refusals_`.
-class FakePipeline : public RequestPipeline {
- public:
-  explicit FakePipeline(FakeMachine* machine) : machine_(machine) {}
-  void SetNode(raft::RaftNode*) override {}
-  void Propose(command::v1::Command command, Done done) override {
-    ApplyResult result;
-    {
-      std::lock_guard lock(mutex_);
-      proposed_.push_back(command);
-      changed_.notify_all();
-      if (refusals_ > 0) {
-        --refusals_;
-        result.status = ErrTimeout();
-      }
-    }
-    if (result.status.ok()) Apply(command);
-    std::move(done)(std::move(result));
-  }
-  void LinearizableRead(ReadDone done) override {
-    ++reads_;
-    std::move(done)(read_status_);
-  }
-  void FreshClaim(absl::Duration, absl::Duration, absl::AnyInvocable<void() &&>) override {}
-  void Complete(std::vector<Completion>) override {}
-  uint64_t origin() const override { return 1; }
-  void Stop() override {}
-
-  std::vector<command::v1::Command> WaitForProposals(size_t count) {
-    std::unique_lock lock(mutex_);
-    changed_.wait(lock, [&] { return proposed_.size() >= count; });
-    return proposed_;
-  }
-  size_t proposals() {
-    std::lock_guard lock(mutex_);
-    return proposed_.size();
-  }
-
-  absl::Status read_status_;
-  int reads_ = 0;
-  int refusals_ = 0;
-
- private:
-  void Apply(const command::v1::Command& command) {
-    if (command.has_cluster_birth()) {
-      machine_->set_incarnation(command.cluster_birth().incarnation());
-    } else {
-      const auto& attributes = command.member_attributes();
-      machine_->set_member(attributes.id(), {.name = attributes.name(),
-                                             .client_urls = {attributes.client_urls().begin(),
-                                                             attributes.client_urls().end()}});
-    }
-  }
-  FakeMachine* const machine_;
-  std::mutex mutex_;
-  std::condition_variable changed_;
-  std::vector<command::v1::Command> proposed_;
-};
-
-raft::NodeStatus LedStatus() {
-  raft::NodeStatus status;
-  status.role = raft::Role::kFollower;
-  status.id = kSelf;
-  status.leader = kOther;
-  status.term = Term(3);
-  status.commit = Index(42);
-  raft::Membership membership;
-  membership.voters = {kSelf, kOther};
-  membership.peer_urls = {{kSelf, {"http://a:2380"}}, {kOther, {"http://b:2380"}}};
-  status.membership = std::make_shared<raft::Membership>(membership);
-  return status;
-}
-
-raft::NodeStatus LeaderlessStatus() {
-  raft::NodeStatus status = LedStatus();
-  status.leader = NodeId();
-  return status;
-}
-
 class ServicesTest : public testing::Test {
  protected:
   ServicesTest()
-      : cluster_service_(View()),
+      : changer_(View(), {}),
+        cluster_service_(View(), &changer_),
         maintenance_service_(View(), [this](const absl::Status& status) { fatal_ = status; }) {
     node_.set_status(LedStatus());
     grpc::ServerBuilder builder;
@@ -215,7 +46,10 @@ class ServicesTest : public testing::Test {
     cluster_ = etcdserverpb::Cluster::NewStub(channel);
     maintenance_ = etcdserverpb::Maintenance::NewStub(channel);
   }
-  ~ServicesTest() override { server_->Shutdown(); }
+  ~ServicesTest() override {
+    changer_.Stop();
+    server_->Shutdown();
+  }
 
   MemberView View() {
     return {.cluster_id = 0xc,
@@ -236,6 +70,7 @@ class ServicesTest : public testing::Test {
   FakeMachine machine_;
   FakePipeline pipeline_{&machine_};
   absl::Status fatal_;
+  MemberChanger changer_;
   ClusterService cluster_service_;
   MaintenanceService maintenance_service_;
   std::unique_ptr<grpc::Server> server_;
@@ -282,23 +117,6 @@ TEST_F(ServicesTest, LinearizableMemberListAsksTheQuorum) {
   const grpc::Status status = cluster_->MemberList(&second, request, &response);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(status.error_message(), "etcdserver: request timed out");
-}
-
-TEST_F(ServicesTest, MembershipChangesAreRefusedWithAText) {
-  const auto expect = [](const grpc::Status& status) {
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-    EXPECT_THAT(status.error_message(),
-                HasSubstr("holdfast: membership changes are not in this release"));
-  };
-  grpc::ClientContext add, remove, update, promote;
-  etcdserverpb::MemberAddResponse added;
-  etcdserverpb::MemberRemoveResponse removed;
-  etcdserverpb::MemberUpdateResponse updated;
-  etcdserverpb::MemberPromoteResponse promoted;
-  expect(cluster_->MemberAdd(&add, {}, &added));
-  expect(cluster_->MemberRemove(&remove, {}, &removed));
-  expect(cluster_->MemberUpdate(&update, {}, &updated));
-  expect(cluster_->MemberPromote(&promote, {}, &promoted));
 }
 
 TEST_F(ServicesTest, StatusTellsTheMemberAndItsAge) {
@@ -390,14 +208,12 @@ TEST_F(ServicesTest, WhatIsNotThereSaysSo) {
     EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
     EXPECT_THAT(status.error_message(), HasSubstr("in this release"));
   };
-  grpc::ClientContext hash_context, hash_kv_context, move_context, snapshot_context;
+  grpc::ClientContext hash_context, hash_kv_context, snapshot_context;
   etcdserverpb::HashResponse hash;
   etcdserverpb::HashKVResponse hash_kv;
-  etcdserverpb::MoveLeaderResponse move;
   etcdserverpb::SnapshotResponse chunk;
   expect(maintenance_->Hash(&hash_context, {}, &hash));
   expect(maintenance_->HashKV(&hash_kv_context, {}, &hash_kv));
-  expect(maintenance_->MoveLeader(&move_context, {}, &move));
   auto snapshot = maintenance_->Snapshot(&snapshot_context, {});
   EXPECT_FALSE(snapshot->Read(&chunk));
   expect(snapshot->Finish());
@@ -430,6 +246,15 @@ TEST_F(ServicesTest, PublisherReplacesAnOldRecord) {
   Publisher publisher(View(), Attributes(), 9);
   const auto proposed = pipeline_.WaitForProposals(1);
   EXPECT_THAT(proposed[0].member_attributes().client_urls(), ElementsAre("http://a:2379"));
+}
+
+TEST_F(ServicesTest, PublisherAddsTheDiskToARecordOfAnEarlierRelease) {
+  machine_.set_incarnation(7);
+  machine_.set_member(kSelf.value, Attributes());
+  MemberAttributes attributes = Attributes();
+  attributes.disk_id = 0xd1;
+  Publisher publisher(View(), attributes, 9);
+  EXPECT_EQ(pipeline_.WaitForProposals(1)[0].member_attributes().disk_id(), 0xd1u);
 }
 
 TEST_F(ServicesTest, OnlyTheLeaderGivesTheIncarnation) {
@@ -477,7 +302,7 @@ TEST_F(ServicesTest, ATakenPortIsExplained) {
 TEST_F(ServicesTest, ClientPortAnswersHealthChecksAndCleartextCalls) {
   absl::StatusOr<Url> any = ParseUrl("http://127.0.0.1:0");
   ASSERT_TRUE(any.ok());
-  ClusterService service(View());
+  ClusterService service(View(), &changer_);
   absl::StatusOr<Listener> listener = Listen({.flag = "listen-client-urls",
                                               .urls = {*any},
                                               .services = {&service},
@@ -505,7 +330,7 @@ TEST(FatalText, TellsTheWayOut) {
   const auto text = [](const absl::Status& status) { return FatalText(status); };
   EXPECT_THAT(text(absl::InternalError(std::string("write: ") + std::strerror(ENOSPC))),
               HasSubstr("disk of the data directory is full"));
-  EXPECT_THAT(text(absl::DataLossError("fsync failed")), HasSubstr("damaged"));
+  EXPECT_THAT(text(absl::DataLossError("fsync failed")), HasSubstr("the disk failed"));
   EXPECT_THAT(text(absl::InternalError(std::strerror(EROFS))), HasSubstr("read-only"));
   EXPECT_THAT(text(absl::InternalError("odd")), HasSubstr("odd. What to do: start"));
 }

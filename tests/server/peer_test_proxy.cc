@@ -88,7 +88,10 @@ bool TcpProxy::Forward(int from, int to, bool from_client) {
   char buffer[65536];
   const ssize_t n = ::read(from, buffer, sizeof(buffer));
   if (n <= 0) return false;
-  if (from_client) ++reads_from_client_;
+  if (from_client) {
+    ++reads_from_client_;
+    bytes_from_client_ += static_cast<uint64_t>(n);
+  }
   for (ssize_t sent = 0; sent < n;) {
     const ssize_t m = ::send(to, buffer + sent, static_cast<size_t>(n - sent), MSG_NOSIGNAL);
     if (m <= 0) return false;

@@ -21,6 +21,7 @@ class TcpProxy {
   void Freeze(bool frozen) { frozen_ = frozen; }
   // Reads that brought bytes from the dialing end so far.
   uint64_t reads_from_client() const { return reads_from_client_; }
+  uint64_t bytes_from_client() const { return bytes_from_client_; }
 
  private:
   struct Pair {
@@ -40,6 +41,7 @@ class TcpProxy {
   std::atomic<bool> frozen_{false};
   std::atomic<bool> stop_{false};
   std::atomic<uint64_t> reads_from_client_{0};
+  std::atomic<uint64_t> bytes_from_client_{0};
   std::list<Pair> pairs_;  // the proxy's thread only
   std::thread thread_;
 };

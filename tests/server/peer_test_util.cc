@@ -114,6 +114,25 @@ FakeNode::Snapshot FakeNode::TakeSnapshot() {
   return first;
 }
 
+raft::NodeStatus FakeNode::status() const {
+  raft::NodeStatus status;
+  status.role = raft::Role::kLeader;
+  status.term = Term(leading_term_);
+  absl::MutexLock lock(&mutex_);
+  status.membership = std::make_shared<raft::Membership>(membership_);
+  status.last = Index(last_);
+  status.commit = Index(commit_);
+  return status;
+}
+
+void FakeNode::KnowRemoved(const std::vector<uint64_t>& removed, uint64_t last, uint64_t commit) {
+  absl::MutexLock lock(&mutex_);
+  membership_.removed.clear();
+  for (const uint64_t id : removed) membership_.removed.push_back(NodeId(id));
+  last_ = last;
+  commit_ = commit;
+}
+
 void FakeNode::AnswerSnapshots(absl::Status answer) {
   absl::MutexLock lock(&mutex_);
   snapshot_answer_ = std::move(answer);
@@ -243,7 +262,7 @@ std::unique_ptr<raft::v1::Peer::Stub> TestMember::Dial() const {
 std::vector<std::string> TestMember::SnapshotDirs() const {
   std::vector<std::string> names;
   for (const auto& item : std::filesystem::directory_iterator(options_.snapshot_dir)) {
-    names.push_back(item.path().filename().string());
+    if (item.is_directory()) names.push_back(item.path().filename().string());
   }
   return names;
 }

@@ -61,6 +61,11 @@ class FakeNode : public raft::RaftNode {
   void ExpectNoMoreCalls() { closed_ = true; }
   // While true, a snapshot is answered at once with snapshot_answer.
   void AnswerSnapshots(absl::Status answer);
+  // The term in which status() says that this member leads: at first the one of the tests'
+  // snapshots.
+  void LeadIn(uint64_t term) { leading_term_ = term; }
+  // What status() says of the log: `removed` are no members any more, as of index `last`.
+  void KnowRemoved(const std::vector<uint64_t>& removed, uint64_t last, uint64_t commit);
 
   // --- what the transport calls ---
   void Receive(std::vector<raft::Message> messages) override;
@@ -73,8 +78,11 @@ class FakeNode : public raft::RaftNode {
   void Propose(std::string, absl::AnyInvocable<void(absl::Status) &&>) override {}
   void ReadIndex(absl::Duration, ReadDone) override {}
   std::optional<raft::Claim> claim() const override { return std::nullopt; }
+  void ChangeMembers(raft::MemberChange, absl::Duration, ChangeDone) override {}
+  void TransferLeadership(NodeId, absl::Duration, TransferDone) override {}
+  std::vector<PeerStatus> peers() const override { return {}; }
   void FreshClaim(absl::Duration, absl::Duration, absl::AnyInvocable<void() &&>) override {}
-  raft::NodeStatus status() const override { return {}; }
+  raft::NodeStatus status() const override;
   void Stop() override {}
 
  private:
@@ -89,12 +97,16 @@ class FakeNode : public raft::RaftNode {
   bool WaitUntil(const std::function<bool()>& condition);
 
   std::atomic<bool> closed_{false};
-  absl::Mutex mutex_;
+  std::atomic<uint64_t> leading_term_{7};
+  mutable absl::Mutex mutex_;
   std::map<uint64_t, PerPeer> peers_;
   size_t receive_calls_ = 0;
   size_t most_bytes_at_once_ = 0;
   std::vector<Snapshot> snapshots_;
   std::optional<absl::Status> snapshot_answer_;
+  raft::Membership membership_;
+  uint64_t last_ = 0;
+  uint64_t commit_ = 0;
 };
 
 // One member; its server can be stopped and started again on the same port.

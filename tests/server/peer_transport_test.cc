@@ -4,7 +4,11 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <unistd.h>
+
 #include <chrono>
+#include <filesystem>
+#include <fstream>
 #include <numeric>
 #include <thread>
 
@@ -13,6 +17,7 @@
 #include "peer_test_proxy.h"
 #include "peer_test_util.h"
 #include "server/peer_channel.h"
+#include "server/peer_disks.h"
 
 namespace holdfast::server::test {
 namespace {
@@ -251,11 +256,195 @@ TEST(PeerTransport, ARemovedMemberIsDisconnectedAndRefusedUntilItIsBack) {
   auto stream = stub->Stream(&context);
   stream->Write(HelloFrame(1, 2));
   const grpc::Status status = EndOf(stream.get());
-  EXPECT_EQ(status.error_message(), "member 1 was removed from the cluster");
+  EXPECT_EQ(status.error_message(), "member 1 is no longer a member of the cluster");
   EXPECT_EQ(two.node().connected(1), 1);
 
   two.Know({&one, &two});
   ASSERT_TRUE(two.node().WaitConnected(1, 2));
+}
+
+// Whom the others have removed, and committed it, stops; not before that, for it may be undone.
+TEST(PeerTransport, ARemovedMemberIsToldOnceTheRemovalIsCommitted) {
+  absl::Notification told;
+  TestMember one(1,
+                 [&told](Options* options) { options->on_removed = [&told] { told.Notify(); }; });
+  TestMember two(2);
+  two.Know({&two});
+  two.node().KnowRemoved({1}, /*last=*/10, /*commit=*/9);
+  one.Know({&one, &two});
+  ASSERT_TRUE(two.node().WaitConnected(1));
+  EXPECT_FALSE(told.HasBeenNotified());
+  two.node().KnowRemoved({1}, /*last=*/12, /*commit=*/10);
+  ASSERT_TRUE(two.node().WaitLost(1));
+  EXPECT_TRUE(told.WaitForNotificationWithTimeout(kDeadline));
+  auto stub = two.Dial();
+  HandContext context;
+  auto stream = stub->Stream(&context);
+  stream->Write(HelloFrame(1, 2));
+  EXPECT_EQ(EndOf(stream.get()).error_message(),
+            "this member was removed from the cluster, says member 2");
+  EXPECT_EQ(two.node().connected(1), 1);
+}
+
+// A leader that leaves has to commit that itself, so it is not cut off before.
+TEST(PeerTransport, StreamsOfARemovedMemberStandUntilTheRemovalIsCommitted) {
+  TestMember one(1), two(2);
+  Introduce({&one, &two});
+  ExpectConnected(one, two);
+  two.node().KnowRemoved({1}, /*last=*/10, /*commit=*/9);
+  raft::Membership without;
+  without.voters = {NodeId(2)};
+  without.peer_urls = {{NodeId(2), {two.url()}}};
+  without.removed = {NodeId(1)};
+  two.transport().SetMembership(without);
+  two.Send(Heartbeat(2, 1, 5));
+  one.Send(Heartbeat(1, 2, 6));
+  ASSERT_TRUE(one.node().WaitReceived(2, 1));
+  ASSERT_TRUE(two.node().WaitReceived(1, 1));
+  two.node().KnowRemoved({1}, /*last=*/10, /*commit=*/10);
+  ASSERT_TRUE(two.node().WaitLost(1));
+  ASSERT_TRUE(one.node().WaitLost(2));
+}
+
+TEST(PeerTransport, ARemovalThatWasCutOffTheLogIsForgotten) {
+  TestMember one(1), two(2);
+  Introduce({&one, &two});
+  ExpectConnected(one, two);
+  two.node().KnowRemoved({1}, /*last=*/10, /*commit=*/9);
+  one.Stop();
+  ASSERT_TRUE(two.node().WaitLost(1));
+  one.Start();
+  one.Know({&one, &two});
+  ASSERT_TRUE(two.node().WaitConnected(1, 2));  // seen now: it is at 10
+  two.node().KnowRemoved({}, /*last=*/8, /*commit=*/8);
+  two.Know({&one, &two});
+  two.node().KnowRemoved({1}, /*last=*/20, /*commit=*/19);
+  one.Stop();
+  ASSERT_TRUE(two.node().WaitLost(1, 2));
+  one.Start();
+  one.Know({&one, &two});
+  EXPECT_TRUE(two.node().WaitConnected(1, 3)) << "this removal is another one, of index 20";
+}
+
+// A member that lost its data has another disk id, and may have forgotten a vote.
+TEST(PeerTransport, WhoLostItsDataIsRefusedByBothEnds) {
+  const auto publishes = [](uint64_t disk) {
+    return [disk](Options* options) {
+      options->disk_id = 0xd0 + options->self.value;
+      options->published_disk = [disk](NodeId) { return disk; };
+    };
+  };
+  {
+    TestMember one(1, publishes(0xd2)), two(2, publishes(0xd1));
+    Introduce({&one, &two});
+    ExpectConnected(one, two);
+  }
+  {
+    TestMember one(1, publishes(0xbad)), two(2, publishes(0xd1));  // one dials, and sees it
+    Introduce({&one, &two});
+    auto stub = two.Dial();
+    HandContext context;
+    auto stream = stub->Stream(&context);
+    Frame hello = HelloFrame(1, 2);
+    hello.mutable_hello()->set_disk_id(0xbad);
+    stream->Write(hello);
+    EXPECT_EQ(EndOf(stream.get()).error_message(),
+              "member 1 has lost its data (disk id bad instead of d1) and must not take part under "
+              "its old id, for it may have forgotten a vote: run `holdfastctl member replace 1`");
+    EXPECT_EQ(one.node().connected(2), 0);
+  }
+}
+
+// The store may know nothing yet when a member restarts, and the vote of one that forgot is what
+// must not count then.
+TEST(PeerTransport, TheDiskSeenFirstIsRememberedAcrossARestart) {
+  const std::string path = fmt::format("{}/peer_disks_{}", testing::TempDir(), ::getpid());
+  TestMember two(2, [&path](Options* options) { options->peer_disks_path = path; });
+  const auto greet = [&two](grpc::ClientContext* context, uint64_t disk) {
+    auto stream = two.Dial()->Stream(context);
+    Frame hello = HelloFrame(1, 2);
+    hello.mutable_hello()->set_disk_id(disk);
+    stream->Write(hello);
+    return stream;
+  };
+  {
+    HandContext context;
+    auto stream = greet(&context, 0xd1);
+    ASSERT_TRUE(two.node().WaitConnected(1));
+  }
+  two.Stop();
+  two.Start();
+  {
+    HandContext context;
+    auto stream = greet(&context, 0xd9);
+    EXPECT_NE(EndOf(stream.get()).error_message().find("disk id d9 instead of d1"),
+              std::string::npos);
+  }
+  EXPECT_EQ(two.node().connected(1), 0);
+  {
+    HandContext context;
+    auto stream = greet(&context, 0xd1);
+    EXPECT_TRUE(two.node().WaitConnected(1));
+  }
+  two.Stop();
+  std::filesystem::remove(path);
+}
+
+TEST(PeerTransport, AStreamIsCutOnceTheStoreTellsAnotherDisk) {
+  std::atomic<uint64_t> published = 0;
+  TestMember one(1, [](Options* options) { options->disk_id = 0xd9; });
+  TestMember two(2,
+                 [&](Options* o) { o->published_disk = [&](NodeId) { return published.load(); }; });
+  Introduce({&one, &two});
+  ExpectConnected(one, two);
+  published = 0xd1;
+  EXPECT_TRUE(two.node().WaitLost(1));
+}
+
+TEST(PeerDisks, ADamagedFileBeginsAnew) {
+  const std::string path = fmt::format("{}/peer_disks_bad_{}", testing::TempDir(), ::getpid());
+  ASSERT_TRUE(PeerDisks(path).Note(NodeId(0xabc), 0xd1).ok());
+  EXPECT_EQ(PeerDisks(path).Of(NodeId(0xabc)), 0xd1u);
+  std::ofstream(path) << "abc d1\nnonsense";
+  PeerDisks anew(path);
+  EXPECT_EQ(anew.Of(NodeId(0xabc)), 0u);
+  ASSERT_TRUE(anew.Note(NodeId(2), 3).ok());
+  anew.Forget({NodeId(2)});
+  EXPECT_EQ(anew.Of(NodeId(2)), 0u);
+  EXPECT_FALSE(PeerDisks("/nowhere/peer_disks").Note(NodeId(1), 1).ok());
+  std::filesystem::remove(path);
+}
+
+TEST(PeerTransport, OnlyWhereBothKnowAnIncarnationMustItBeTheSame) {
+  for (const uint64_t theirs : {uint64_t{0}, uint64_t{7}, uint64_t{8}}) {
+    TestMember one(1, [theirs](Options* o) { o->incarnation = [theirs] { return theirs; }; });
+    TestMember two(2, [](Options* o) { o->incarnation = [] { return uint64_t{7}; }; });
+    if (theirs != 8) {
+      Introduce({&one, &two});
+      ExpectConnected(one, two);
+      continue;
+    }
+    auto stub = two.Dial();
+    HandContext context;
+    auto stream = stub->Stream(&context);
+    Frame hello = HelloFrame(1, 2);
+    hello.mutable_hello()->set_incarnation(theirs);
+    stream->Write(hello);
+    EXPECT_NE(EndOf(stream.get()).error_message().find("belongs to incarnation 8"),
+              std::string::npos);
+  }
+}
+
+// The old member is dead, and its replacement listens at its URL.
+TEST(PeerTransport, TwoMembersAtOneUrlDoNotDisturbEachOther) {
+  TestMember one(1), three(3);
+  one.KnowUrls({{1, {one.url()}}, {2, {three.url()}}, {3, {three.url()}}});
+  three.Know({&one, &three});
+  ExpectConnected(one, three);
+  one.Send(Heartbeat(1, 3, 1));
+  ASSERT_TRUE(three.node().WaitReceived(1, 1));
+  EXPECT_EQ(one.node().connected(2), 0);
+  EXPECT_EQ(three.node().lost(1), 0);
 }
 
 TEST(PeerTransport, AChangedUrlMovesTheStream) {
@@ -276,7 +465,7 @@ TEST(PeerTransport, WrongHellosAreRefusedWithAReason) {
   };
   const std::vector<Case> cases = {
       {[](auto* hello) { hello->set_protocol(7); },
-       "member 1 speaks peer protocol 7, member 2 speaks 1: upgrade the older one"},
+       "member 1 speaks peer protocol 7, member 2 speaks 2: upgrade the older one"},
       {[](auto* hello) { hello->set_cluster_id(0xbad); },
        "member 1 belongs to cluster bad, member 2 to cluster c1"},
       {[](auto* hello) { hello->set_to(3); },
@@ -348,13 +537,13 @@ TEST(PeerTransport, RefusalsAreRedialedWithBackoffNotInABusyLoop) {
     WrongPeer wrong(greets);
     TestServer server(&wrong);
     TestMember one(1, [](Options* options) {
-      options->reconnect_min = absl::Milliseconds(20);
-      options->reconnect_max = absl::Milliseconds(100);
+      options->reconnect_min = absl::Milliseconds(2);
+      options->reconnect_max = absl::Milliseconds(10);
+      options->refused_redial = absl::Milliseconds(200);
     });
     one.KnowUrls({{2, {server.url()}}});
-    const std::vector<SteadyTime> dials = wrong.WaitDials(7);
-    // 20 + 40 + 80 + 100 + 100 + 100.
-    EXPECT_GE(dials[6] - dials[0], std::chrono::milliseconds(400));
+    const std::vector<SteadyTime> dials = wrong.WaitDials(4);
+    EXPECT_GE(dials[3] - dials[0], std::chrono::milliseconds(500));
     EXPECT_EQ(one.node().connected(2), 0);
     one.Stop();
   }

@@ -69,6 +69,9 @@ struct ClientOptions {
 struct Token {
   uint64_t revision = 0;
   uint64_t cluster_id = 0;  // 0: not checked
+  // Of the cluster; another one after a restart from one member's data or from a backup, where the
+  // revision means nothing. 0: not checked.
+  uint64_t incarnation = 0;
 
   std::string Serialize() const;
   // InvalidArgument if `text` is not a token.

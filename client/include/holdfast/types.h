@@ -28,6 +28,9 @@ template <class T>
 struct Read {
   T value;
   Freshness fresh;
+  // Of the cluster; 0: not told. Never merge answers of two incarnations: the cluster was started
+  // anew from one member's data or from a backup, and the same revision means other data.
+  uint64_t incarnation = 0;
 };
 template <class T>
 using Result = absl::StatusOr<Read<T>>;
