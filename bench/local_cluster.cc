@@ -3,6 +3,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <grpcpp/grpcpp.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
@@ -16,6 +17,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -31,6 +33,7 @@
 #include "base/rng.h"
 #include "bench/endpoint.h"
 #include "bench/monotonic.h"
+#include "etcd/rpc.grpc.pb.h"
 
 namespace holdfast::bench {
 namespace {
@@ -137,6 +140,36 @@ bool WaitForEnd(pid_t pid, absl::Duration timeout) {
   return ended;
 }
 
+void CreateDataDir(const std::string& path) {
+  std::error_code ignored;
+  fs::create_directory(path, ignored);
+  // etcd warns about directories that others may read.
+  fs::permissions(path, fs::perms::owner_all, ignored);
+}
+
+absl::Status AddVoter(const std::string& endpoint, const std::string& peer_url,
+                      absl::Duration timeout) {
+  auto stub = etcdserverpb::Cluster::NewStub(
+      grpc::CreateChannel(endpoint, grpc::InsecureChannelCredentials()));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(timeout));
+  etcdserverpb::MemberAddRequest request;
+  request.add_peerurls(peer_url);
+  etcdserverpb::MemberAddResponse reply;
+  const grpc::Status status = stub->MemberAdd(&context, request, &reply);
+  if (status.ok()) return absl::OkStatus();
+  return absl::UnavailableError(
+      fmt::format("MemberAdd of {} at {}: {}", peer_url, endpoint, status.error_message()));
+}
+
+// Without those that `overriding` gives anew.
+void RemoveFlags(const std::vector<std::string>& overriding, std::vector<std::string>& args) {
+  for (const std::string& other : overriding) {
+    const std::string flag = other.substr(0, other.find('=')) + "=";
+    std::erase_if(args, [&](const std::string& arg) { return arg.starts_with(flag); });
+  }
+}
+
 absl::Status NotRunning(const std::string& name) {
   return absl::FailedPreconditionError(fmt::format("member {} is not running", name));
 }
@@ -158,7 +191,11 @@ absl::StatusOr<std::unique_ptr<LocalCluster>> LocalCluster::Start(
   if (!binary.ok()) return binary.status();
   std::unique_ptr<LocalCluster> cluster(new LocalCluster(options));
   cluster->options_.binary = *binary;
-  absl::Status status = cluster->CreateMembers();
+  absl::Status status = cluster->CreateDirectory();
+  for (int i = 0; status.ok() && i < options.members; ++i) {
+    status = cluster->NewMember().status();
+    if (status.ok()) cluster->At(i).joins = false;
+  }
   for (int i = 0; status.ok() && i < cluster->size(); ++i) status = cluster->Restart(i);
   if (status.ok()) status = cluster->WaitForLeader(options.start_timeout);
   if (!status.ok()) return status;
@@ -175,7 +212,7 @@ LocalCluster::~LocalCluster() {
   if (!options_.keep_files && !dir_.empty()) fs::remove_all(dir_, ignored);
 }
 
-absl::Status LocalCluster::CreateMembers() {
+absl::Status LocalCluster::CreateDirectory() {
   std::error_code error;
   const fs::path root =
       options_.root.empty() ? fs::temp_directory_path(error) : fs::path(options_.root);
@@ -185,25 +222,80 @@ absl::Status LocalCluster::CreateMembers() {
     return absl::InvalidArgumentError(ErrnoText(fmt::format("data directory {}", pattern)));
   }
   dir_ = pattern;
-  for (int i = 0; i < options_.members; ++i) {
-    const absl::StatusOr<int> client_port = ReservePort();
-    const absl::StatusOr<int> peer_port = ReservePort();
-    if (!client_port.ok() || !peer_port.ok()) {
-      return absl::UnavailableError("no free loopback port found");
-    }
-    Member member;
-    member.name = fmt::format("m{}", i);
-    member.client_port = *client_port;
-    member.peer_port = *peer_port;
-    member.endpoint = fmt::format("127.0.0.1:{}", *client_port);
-    member.data_dir = fmt::format("{}/{}", dir_, member.name);
-    member.log_file = fmt::format("{}/{}.log", dir_, member.name);
-    // etcd warns about directories that others may read.
-    fs::create_directory(member.data_dir, error);
-    fs::permissions(member.data_dir, fs::perms::owner_all, error);
-    members_.push_back(std::move(member));
+  if (!options_.proxied_peers) return absl::OkStatus();
+  absl::StatusOr<std::unique_ptr<TcpProxy>> links = TcpProxy::Start();
+  if (links.ok()) links_ = *std::move(links);
+  return links.status();
+}
+
+absl::StatusOr<int> LocalCluster::NewMember() {
+  if (size() == kMaxLocalMembers) {
+    return absl::FailedPreconditionError(fmt::format(
+        "a local cluster has at most {} members, past ones included", kMaxLocalMembers));
   }
+  const absl::StatusOr<int> client_port = ReservePort();
+  const absl::StatusOr<int> peer_port = ReservePort();
+  const absl::StatusOr<int> inner_port = links_ == nullptr ? peer_port : ReservePort();
+  if (!client_port.ok() || !peer_port.ok() || !inner_port.ok()) {
+    return absl::UnavailableError("no free loopback port found");
+  }
+  const int i = size();
+  Member member;
+  member.name = fmt::format("m{}", i);
+  member.client_port = *client_port;
+  member.peer_port = *peer_port;
+  member.listen_peer_port = *inner_port;
+  member.endpoint = fmt::format("127.0.0.1:{}", *client_port);
+  member.data_dir = fmt::format("{}/{}", dir_, member.name);
+  member.log_file = fmt::format("{}/{}.log", dir_, member.name);
+  member.joins = true;
+  if (links_ != nullptr) {
+    const absl::Status status = links_->Listen(i, member.peer_port, member.listen_peer_port);
+    if (!status.ok()) return status;
+  }
+  CreateDataDir(member.data_dir);
+  members_.push_back(std::move(member));
+  return i;
+}
+
+absl::StatusOr<int> LocalCluster::AddMember(absl::Duration timeout) {
+  const absl::StatusOr<int> leader = Leader();
+  if (!leader.ok()) return leader.status();
+  const absl::StatusOr<int> i = NewMember();
+  if (!i.ok()) return i;
+  absl::Status status = AddVoter(endpoint(*leader), peer_url(*i), timeout);
+  if (status.ok()) status = Restart(*i);
+  if (status.ok()) return i;
+  At(*i).retired = true;
+  return status;
+}
+
+void LocalCluster::Retire(int i) {
+  if (Running(i)) CHECK(Kill(i).ok());
+  At(i).retired = true;
+}
+
+absl::Status LocalCluster::Wipe(int i) {
+  if (Running(i)) {
+    return absl::FailedPreconditionError(fmt::format("member {} is running", At(i).name));
+  }
+  std::error_code error;
+  fs::remove_all(At(i).data_dir, error);
+  if (error) {
+    return absl::UnavailableError(fmt::format("{}: {}", At(i).data_dir, error.message()));
+  }
+  CreateDataDir(At(i).data_dir);
+  At(i).joins = true;
   return absl::OkStatus();
+}
+
+TcpProxy& LocalCluster::links() {
+  CHECK(links_ != nullptr);
+  return *links_;
+}
+
+std::string LocalCluster::peer_url(int i) const {
+  return fmt::format("http://127.0.0.1:{}", peer_port(i));
 }
 
 // A socket in the abstract Unix namespace, named after the port, keeps other LocalClusters from
@@ -232,20 +324,25 @@ absl::StatusOr<int> LocalCluster::ReservePort() {
 std::vector<std::string> LocalCluster::CommandLine(const Member& member) const {
   std::vector<std::string> peers;
   for (const Member& peer : members_) {
+    // One that was created only is no member yet.
+    const bool is_member = !peer.retired && (peer.started || !peer.joins);
+    if (!is_member && &peer != &member) continue;
     peers.push_back(fmt::format("{}=http://127.0.0.1:{}", peer.name, peer.peer_port));
   }
   const std::string client_url = fmt::format("http://127.0.0.1:{}", member.client_port);
   const std::string peer_url = fmt::format("http://127.0.0.1:{}", member.peer_port);
-  std::vector<std::string> args = {"--name=" + member.name,
-                                   "--data-dir=" + member.data_dir,
-                                   "--listen-client-urls=" + client_url,
-                                   "--advertise-client-urls=" + client_url,
-                                   "--listen-peer-urls=" + peer_url,
-                                   "--initial-advertise-peer-urls=" + peer_url,
-                                   "--initial-cluster=" + absl::StrJoin(peers, ","),
-                                   "--initial-cluster-state=new",
-                                   "--initial-cluster-token=" + fs::path(dir_).filename().string(),
-                                   "--log-level=" + options_.log_level};
+  const std::string inner_url = fmt::format("http://127.0.0.1:{}", member.listen_peer_port);
+  std::vector<std::string> args = {
+      "--name=" + member.name,
+      "--data-dir=" + member.data_dir,
+      "--listen-client-urls=" + client_url,
+      "--advertise-client-urls=" + client_url,
+      "--listen-peer-urls=" + inner_url,
+      "--initial-advertise-peer-urls=" + peer_url,
+      "--initial-cluster=" + absl::StrJoin(peers, ","),
+      fmt::format("--initial-cluster-state={}", member.joins ? "existing" : "new"),
+      "--initial-cluster-token=" + fs::path(dir_).filename().string(),
+      "--log-level=" + options_.log_level};
   args.insert(args.end(), options_.extra_args.begin(), options_.extra_args.end());
   return args;
 }
@@ -287,7 +384,9 @@ bool LocalCluster::Running(int i) {
 
 std::vector<std::string> LocalCluster::Endpoints() const {
   std::vector<std::string> endpoints;
-  for (const Member& member : members_) endpoints.push_back(member.endpoint);
+  for (const Member& member : members_) {
+    if (!member.retired) endpoints.push_back(member.endpoint);
+  }
   return endpoints;
 }
 
@@ -338,11 +437,21 @@ absl::Status LocalCluster::Restart(int i, const std::vector<std::string>& more_a
   }
   Member& member = At(i);
   std::vector<std::string> args = CommandLine(member);
+  RemoveFlags(more_args, args);
   args.insert(args.end(), more_args.begin(), more_args.end());
-  const absl::StatusOr<pid_t> pid = Spawn(options_.binary, std::move(args), member.log_file);
-  if (!pid.ok()) return pid.status();
-  member.pid = *pid;
-  return absl::OkStatus();
+  absl::StatusOr<pid_t> pid = 0;
+  const auto spawn = [&] {
+    pid = Spawn(options_.binary, std::move(args), member.log_file);
+    return pid.value_or(0);
+  };
+  if (links_ == nullptr) {
+    spawn();
+  } else {
+    links_->SetProcess(i, spawn);
+  }
+  member.pid = pid.value_or(0);
+  member.started = true;
+  return pid.status();
 }
 
 std::optional<int> LocalCluster::AgreedLeader() {

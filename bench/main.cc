@@ -11,8 +11,11 @@
 
 #include "absl/synchronization/mutex.h"
 #include "base/strings.h"
+#include "bench/catchup.h"
 #include "bench/compare.h"
 #include "bench/endpoint.h"
+#include "bench/failover.h"
+#include "bench/members.h"
 #include "bench/options.h"
 #include "bench/report.h"
 #include "bench/session.h"
@@ -123,6 +126,19 @@ int RunAgainstCluster(const Options& options) {
   return status.ok() ? 0 : Fail(status);
 }
 
+absl::StatusOr<std::string> ReportOf(const Options& options) {
+  switch (options.command) {
+    case Command::kFailover:
+      return Failover(options, cancelled);
+    case Command::kCatchup:
+      return Catchup(options, cancelled);
+    case Command::kMembers:
+      return Members(options, cancelled);
+    default:
+      return Compare(options, cancelled);
+  }
+}
+
 int Main(int argc, char** argv) {
   const ParseResult parsed = ParseCommandLine(std::vector<std::string>(argv + 1, argv + argc));
   if (!parsed.run) {
@@ -132,8 +148,15 @@ int Main(int argc, char** argv) {
   // Debian builds Abseil with deadlock detection on: a global lock and a graph for each Mutex.
   absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   InstallSignalHandlers();
-  if (parsed.options.command != Command::kCompare) return RunAgainstCluster(parsed.options);
-  const absl::StatusOr<std::string> report = Compare(parsed.options, cancelled);
+  switch (parsed.options.command) {
+    case Command::kPut:
+    case Command::kGet:
+    case Command::kMixed:
+      return RunAgainstCluster(parsed.options);
+    default:
+      break;
+  }
+  const absl::StatusOr<std::string> report = ReportOf(parsed.options);
   if (!report.ok()) return Fail(report.status());
   fmt::print("{}", *report);
   return 0;

@@ -20,6 +20,10 @@ namespace {
 constexpr int kUsageError = 2;
 constexpr uint64_t kDefaultKeySpace = 100'000;
 constexpr uint64_t kDefaultCompareKeys = 10'000;
+constexpr uint32_t kDrillClients = 12;
+// Large values, so that gigabytes do not take all day; few enough keys a second for small machines.
+constexpr size_t kCatchupValueSize = 16 * 1024;
+constexpr absl::Duration kCatchupDuration = absl::Seconds(10);
 constexpr uint64_t kSeedSpace = 1'000'000'000;  // short enough to be typed again
 
 const char* const kAbout =
@@ -30,6 +34,9 @@ const char* const kAbout =
     "  holdfast-bench mixed --endpoints a:2379 --read-ratio 0.95 --rate 5000 --poisson\n"
     "  holdfast-bench put   --local 3\n"
     "  holdfast-bench compare --load-keys 1000000 --runs 3\n"
+    "  holdfast-bench failover --how kill --rounds 50 --local-etcd 3\n"
+    "  holdfast-bench catchup --bytes 2G\n"
+    "  holdfast-bench members\n"
     "\n"
     "A run without --rate is a closed loop: every client sends its next request when the one\n"
     "before has been answered. With --rate it is an open loop, and latency counts from the moment\n"
@@ -175,7 +182,68 @@ CLI::App* AddRunCommand(CLI::App& app, Options& o, const std::string& name,
   return command;
 }
 
+// "2G": a number and K, M, G or nothing, powers of 1024.
+void AddBytes(CLI::App* app, const std::string& name, uint64_t* out, const std::string& help) {
+  app->add_option(name, *out, help)->transform(CLI::AsSizeValue(false))->type_name("BYTES");
+}
+
+CLI::App* AddDrill(CLI::App& app, Options& o, const std::string& name, const std::string& about) {
+  CLI::App* command = app.add_subcommand(name, about);
+  command->add_option("--local", o.local, "members of the Holdfast cluster (default 3)");
+  command->add_option("--clients", o.clients,
+                      "writers, spread over all endpoints (default 12, catchup 16)");
+  AddDuration(command, "--try-timeout", &o.try_timeout,
+              "after which a client turns to the next endpoint (default 250ms)");
+  command->add_option("--key-size", o.key_size, "bytes")->capture_default_str();
+  command->add_option("--value-size", o.value_size, "bytes (default 256, catchup 16384)");
+  command->add_option("--seed", o.seed, "of the values (default: drawn and printed)");
+  AddChoice<bool>(command, "-w,--write-out", &o.json, {{"text", false}, {"json", true}},
+                  "form of the report (default text)");
+  command->add_flag("--verbose", o.verbose, "print every round or step as it ends");
+  AddClusterFlags(command, o);
+  return command;
+}
+
+void AddFailover(CLI::App& app, Options& o) {
+  CLI::App* command = AddDrill(
+      app, o, "failover", "How long no write is acknowledged when the leader goes, many times");
+  command->add_option("--local-etcd", o.local_etcd, "then the same with so many etcd");
+  command->add_option("--rounds", o.rounds, "of each cluster")->capture_default_str();
+  AddChoice<FailoverHow>(command, "--how", &o.how,
+                         {{"kill", FailoverHow::kKill},
+                          {"pause", FailoverHow::kPause},
+                          {"transfer", FailoverHow::kTransfer},
+                          {"term", FailoverHow::kTerm}},
+                         "what happens to the leader (default kill)");
+}
+
+void AddCatchup(CLI::App& app, Options& o) {
+  CLI::App* command =
+      AddDrill(app, o, "catchup", "A member that was away comes back while the writers go on");
+  AddBytes(command, "--bytes", &o.bytes, "written while it is away (default 2G)");
+  AddDuration(command, "--duration", &o.duration, "measured before and after (default 10s)");
+}
+
+bool IsDrill(Command command) {
+  return command == Command::kFailover || command == Command::kCatchup ||
+         command == Command::kMembers;
+}
+
+// Before the flags are read: what they leave alone.
+void FillDrillDefaults(const std::string& command, Options& o) {
+  if (command != "failover" && command != "catchup" && command != "members") return;
+  o.clients = command == "catchup" ? 16 : kDrillClients;
+  o.key_prefix = "drill/";
+  if (command == "catchup") o.value_size = kCatchupValueSize;
+}
+
 void FillDefaults(Options& o) {
+  if (IsDrill(o.command)) {
+    if (o.local == 0) o.local = 3;
+    if (o.duration == absl::ZeroDuration()) o.duration = kCatchupDuration;
+    // Every key once, so that what is written is what has to be sent.
+    if (o.command == Command::kCatchup) o.key_space = kMaxKeySpace;
+  }
   if (o.seed == 0) o.seed = 1 + base::RandomSeed() % kSeedSpace;
   if (o.total == 0 && o.duration == absl::ZeroDuration()) o.duration = absl::Seconds(10);
   if (o.command == Command::kPut) o.read_ratio = 0;
@@ -197,8 +265,9 @@ absl::Status OutOfRange(std::string_view flag, std::string_view range) {
 }
 
 absl::Status ValidateTargets(const Options& o) {
+  const bool both = o.command == Command::kCompare || IsDrill(o.command);
   const int given = (o.endpoints.empty() ? 0 : 1) + (o.local != 0) + (o.local_etcd != 0);
-  if (o.command != Command::kCompare && given != 1) {
+  if (!both && given != 1) {
     return absl::InvalidArgumentError(
         "exactly one of --endpoints, --local and --local-etcd is needed");
   }
@@ -261,6 +330,21 @@ absl::Status ValidateData(const Options& o) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateDrill(const Options& o) {
+  if (!IsDrill(o.command)) return absl::OkStatus();
+  if (o.clients > kMaxDrillClients) {
+    return OutOfRange("--clients", fmt::format("at most {} in a drill", kMaxDrillClients));
+  }
+  if (o.rounds < 1 || o.rounds > kMaxRounds) {
+    return OutOfRange("--rounds", fmt::format("1 to {}", kMaxRounds));
+  }
+  if (o.command != Command::kMembers && o.local < 3) {
+    return OutOfRange("--local", "at least 3: with fewer nothing goes on without one member");
+  }
+  if (o.local_etcd != 0 && o.local_etcd < 3) return OutOfRange("--local-etcd", "at least 3");
+  return absl::OkStatus();
+}
+
 ParseResult UsageError(std::string_view text) {
   return {.run = false,
           .exit_code = kUsageError,
@@ -274,6 +358,7 @@ absl::Status Options::Validate() const {
   absl::Status status = ValidateTargets(*this);
   if (status.ok()) status = ValidateLoad(*this);
   if (status.ok()) status = ValidateData(*this);
+  if (status.ok()) status = ValidateDrill(*this);
   return status;
 }
 
@@ -282,7 +367,7 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
   Options& o = result.options;
   CLI::App app(kAbout, "holdfast-bench");
   app.require_subcommand(1);
-  CLI::App* put = AddRunCommand(app, o, "put", "Writes keys");
+  AddRunCommand(app, o, "put", "Writes keys");
   CLI::App* get = AddRunCommand(app, o, "get", "Reads keys (write them first: --load)");
   AddConsistency(get, o);
   CLI::App* mixed = AddRunCommand(app, o, "mixed", "Reads and writes keys");
@@ -298,6 +383,10 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
   AddLoadFlags(compare, o);
   AddDataFlags(compare, o);
   AddClusterFlags(compare, o);
+  if (!args.empty()) FillDrillDefaults(args[0], o);
+  AddFailover(app, o);
+  AddCatchup(app, o);
+  AddDrill(app, o, "members", "The cluster grows by two voters and shrinks again, under load");
 
   // CLI11 would only say that a subcommand is missing.
   const std::vector<CLI::App*> commands = app.get_subcommands([](CLI::App*) { return true; });
@@ -315,10 +404,12 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
     result.text = text.str();
     return result;
   }
-  o.command = put->parsed()     ? Command::kPut
-              : get->parsed()   ? Command::kGet
-              : mixed->parsed() ? Command::kMixed
-                                : Command::kCompare;
+  static const auto& by_name = *new std::map<std::string, Command>{
+      {"put", Command::kPut},           {"get", Command::kGet},
+      {"mixed", Command::kMixed},       {"compare", Command::kCompare},
+      {"failover", Command::kFailover}, {"catchup", Command::kCatchup},
+      {"members", Command::kMembers}};
+  o.command = by_name.at(app.get_subcommands()[0]->get_name());
   o.command_line = "holdfast-bench " + absl::StrJoin(args, " ");
   FillDefaults(o);
   const absl::Status status = o.Validate();

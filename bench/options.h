@@ -24,7 +24,13 @@ inline constexpr size_t kMaxValueSize = 1024 * 1024;  // servers refuse requests
 // A load transaction holds fewer puts than --txn-ops if it would exceed this.
 inline constexpr size_t kMaxTxnBytes = 1024 * 1024;
 
-enum class Command { kPut, kGet, kMixed, kCompare };
+inline constexpr uint32_t kMaxDrillClients = 256;  // a thread each
+inline constexpr uint32_t kMaxRounds = 10'000;
+
+enum class Command { kPut, kGet, kMixed, kCompare, kFailover, kCatchup, kMembers };
+
+// What happens to the leader in a round of failover.
+enum class FailoverHow { kKill, kPause, kTransfer, kTerm };
 
 // One thing that compare measures on both sides.
 struct Workload {
@@ -72,6 +78,13 @@ struct Options {
   uint32_t runs = 1;
   bool json = false;
   std::vector<Workload> workloads;  // compare
+
+  // The drills: failover, catchup, members.
+  FailoverHow how = FailoverHow::kKill;
+  uint32_t rounds = 50;
+  absl::Duration try_timeout = absl::Milliseconds(250);
+  uint64_t bytes = uint64_t{2} << 30;
+  bool verbose = false;
 
   std::string command_line;  // as it was given
 

@@ -12,9 +12,11 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <string>
 #include <vector>
 
+#include "absl/time/clock.h"
 #include "bench/endpoint.h"
 #include "bench/session.h"
 
@@ -24,6 +26,14 @@ namespace {
 using testing::HasSubstr;
 
 constexpr absl::Duration kPatience = absl::Seconds(30);
+
+bool Eventually(const std::function<bool()>& condition) {
+  const absl::Time give_up = absl::Now() + kPatience;
+  while (!condition()) {
+    if (absl::Now() > give_up) return false;
+  }
+  return true;
+}
 
 class LocalClusterTest : public testing::Test {
  protected:
@@ -97,6 +107,55 @@ TEST_F(LocalClusterTest, NothingIsLeftBehind) {
   }
   for (const pid_t pid : pids) EXPECT_EQ(kill(pid, 0), -1);
   EXPECT_TRUE(std::filesystem::is_empty(root_));
+}
+
+TEST_F(LocalClusterTest, ProxiedPeersCanBeCutOffWhileClientsGetThrough) {
+  LocalClusterOptions options = Etcd(3);
+  options.proxied_peers = true;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  const auto leader = cluster.Leader();
+  ASSERT_TRUE(leader.ok()) << leader.status();
+  const int other = (*leader + 1) % 3;
+  EXPECT_GT(cluster.links().Bytes(*leader, other), 0u);
+  EXPECT_GT(cluster.links().Bytes(other, *leader), 0u);
+
+  const uint64_t term_leader = GetEndpointStatus(cluster.endpoint(*leader), kPatience)->leader;
+  cluster.links().Cut(*leader, TcpProxy::kAll);
+  // The two others find a leader among them; the one that is cut off still answers its clients.
+  EXPECT_TRUE(Eventually([&] {
+    const auto status = GetEndpointStatus(cluster.endpoint(other), kPatience);
+    return status.ok() && status->leader != 0 && status->leader != term_leader;
+  }));
+  EXPECT_TRUE(GetEndpointStatus(cluster.endpoint(*leader), kPatience).ok());
+  cluster.links().HealAll();
+  EXPECT_TRUE(cluster.WaitForLeader(kPatience).ok());
+}
+
+TEST_F(LocalClusterTest, MembersComeAndGo) {
+  LocalClusterOptions options = Etcd(1);
+  options.proxied_peers = true;
+  auto started = LocalCluster::Start(options);
+  ASSERT_TRUE(started.ok()) << started.status();
+  LocalCluster& cluster = **started;
+  const auto second = cluster.AddMember();
+  ASSERT_TRUE(second.ok()) << second.status();
+  EXPECT_EQ(*second, 1);
+  ASSERT_TRUE(cluster.WaitForLeader(kPatience).ok()) << cluster.LogTail(1);
+  EXPECT_EQ(cluster.Endpoints().size(), 2u);
+  EXPECT_TRUE(absl::IsFailedPrecondition(cluster.Wipe(1)));
+  ASSERT_TRUE(cluster.Kill(1).ok());
+  ASSERT_TRUE(cluster.Wipe(1).ok());
+  EXPECT_TRUE(std::filesystem::is_empty(cluster.data_dir(1)));
+  cluster.Retire(1);
+  EXPECT_EQ(cluster.Endpoints().size(), 1u);
+  // A flag that is given anew takes the place of the cluster's own.
+  ASSERT_TRUE(cluster.Stop(0).ok());
+  ASSERT_TRUE(
+      cluster.Restart(0, {"--data-dir=" + root_ + "/elsewhere", "--initial-cluster-state=new"})
+          .ok());
+  EXPECT_TRUE(Eventually([&] { return std::filesystem::exists(root_ + "/elsewhere/member"); }));
 }
 
 constexpr int kHelperFd = 100;

@@ -74,6 +74,13 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"put --endpoints a:1 --consistency serializable", "--consistency"},
         BadLine{"mixed --endpoints a:1 --read-ratio 1.5", "--read-ratio"},
         BadLine{"get --endpoints a:1 --consistency maybe", "linearizable"},
+        BadLine{"failover --how gently", "transfer"}, BadLine{"failover --rounds 0", "--rounds"},
+        BadLine{"failover --local 2", "--local"},
+        BadLine{"failover --local-etcd 1", "--local-etcd"},
+        BadLine{"failover --clients 1000", "--clients"},
+        BadLine{"failover --try-timeout 0s", "--try-timeout"},
+        BadLine{"failover --bytes 1G", "--bytes"}, BadLine{"catchup --bytes much", "--bytes"},
+        BadLine{"catchup --rounds 3", "--rounds"}, BadLine{"members --endpoints a:1", "a:1"},
         BadLine{"compare --workloads put,fly", "fly"}, BadLine{"compare --endpoints a:1", "a:1"}));
 
 TEST(CommandLineTest, HelpIsNoError) {
@@ -133,6 +140,28 @@ TEST(CommandLineTest, CompareHasBothSidesByDefault) {
   ASSERT_EQ(result.options.workloads.size(), 2u);
   EXPECT_EQ(result.options.workloads[1].name, "mixed");
   EXPECT_THAT(result.options.etcd_args, ElementsAre("--quota-backend-bytes=1"));
+}
+
+TEST(CommandLineTest, DrillsHaveDefaultsOfTheirOwn) {
+  const ParseResult failover = Parse("failover --how transfer --local-etcd 3 --rounds 7");
+  ASSERT_TRUE(failover.run) << failover.text;
+  EXPECT_EQ(failover.options.command, Command::kFailover);
+  EXPECT_EQ(failover.options.how, FailoverHow::kTransfer);
+  EXPECT_EQ(failover.options.local, 3);
+  EXPECT_EQ(failover.options.local_etcd, 3);
+  EXPECT_EQ(failover.options.rounds, 7u);
+  EXPECT_EQ(failover.options.clients, 12u);
+  EXPECT_EQ(failover.options.value_size, 256u);
+
+  const ParseResult catchup = Parse("catchup --bytes 3G --clients 5");
+  ASSERT_TRUE(catchup.run) << catchup.text;
+  EXPECT_EQ(catchup.options.bytes, uint64_t{3} << 30);
+  EXPECT_EQ(catchup.options.clients, 5u);
+  EXPECT_EQ(catchup.options.value_size, 16384u);
+  EXPECT_EQ(catchup.options.duration, absl::Seconds(10));
+  EXPECT_EQ(Parse("catchup").options.bytes, uint64_t{2} << 30);
+
+  EXPECT_EQ(Parse("members").options.command, Command::kMembers);
 }
 
 TEST(ParseEndpointsTest, TakesUrlsAndIpv6) {

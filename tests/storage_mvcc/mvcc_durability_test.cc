@@ -18,6 +18,7 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "base/strings.h"
+#include "storage/damage.h"
 #include "storage/mvcc_codec.h"
 #include "storage/mvcc_database.h"
 #include "tests/storage_mvcc/mvcc_test_util.h"
@@ -336,6 +337,19 @@ TEST_F(MvccBrokenFiles, ADamagedBlockIsDataLossWhenItIsRead) {
     EXPECT_TRUE(result.kvs.empty());
   }
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(MvccBrokenFiles, ADamagedBlockNamesItsFileAndBytesAndDoesNotGoIntoACheckpoint) {
+  Damage(".sst", 0.3);
+  auto store = MvccStore::Open(StoreOptions(dir_.store()));
+  const absl::Status status =
+      store.ok() ? (*store)->Checkpoint(dir_.store() + "-copy").status() : store.status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  const auto damage = DamageOf(status);
+  ASSERT_TRUE(damage.has_value()) << status;
+  EXPECT_EQ(damage->part, storage::Damage::Part::kData);
+  EXPECT_NE(damage->file.find(".sst"), std::string::npos) << status;
+  EXPECT_GT(damage->last_byte, damage->first_byte) << status;
 }
 
 // New files cannot be made once the directory has been moved away.
