@@ -61,7 +61,6 @@ void RaftCore::AppendMembership(const Membership& next) {
   entry->type = EntryType::kConfig;
   entry->payload = next.Encode();
   AppendAsLeader({std::move(entry)});
-  if (transfer_to_ && !membership_.voters.contains(transfer_to_)) transfer_to_ = NodeId(0);
 }
 
 // After every step of the commit index: what the membership in force still asks of its leader.

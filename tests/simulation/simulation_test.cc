@@ -13,7 +13,7 @@
 namespace holdfast::sim {
 namespace {
 
-constexpr uint64_t kDefaultSeeds = 250;
+constexpr uint64_t kDefaultSeeds = 500;
 
 uint64_t SeedCount() {
   const char* value = std::getenv("HOLDFAST_SIM_SEEDS");

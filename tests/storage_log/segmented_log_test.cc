@@ -112,6 +112,8 @@ TEST_F(SegmentedLogTest, AVoteOrATermIsNeverTakenForAHint) {
   ASSERT_TRUE(log->Append({vote}).ok());
   vote.hard_state->term = Term(5);
   ASSERT_TRUE(log->Append({vote}).ok());
+  vote.hard_state->vote = NodeId(1);  // last, so that no later term's sync carries it
+  ASSERT_TRUE(log->Append({vote}).ok());
   fs_.Stop();
   log.reset();
   fs_.PowerCut();
