@@ -12,6 +12,7 @@
 #include <gtest/gtest.h>
 
 #include "base/clock.h"
+#include "base/strings.h"
 #include "replication/freshness_record.h"
 #include "replication/proposal_queue.h"
 #include "replication/read_queue.h"
@@ -494,6 +495,57 @@ TEST_F(Driver, TellsThatAMembershipChangeIsUnknownOnceAnotherLeaderOverwroteIt) 
   ReceiveEntries(3, 3, {EntryAt(at, 3)}, at);
   Settle();
   EXPECT_THAT(told, ElementsAre(absl::StatusCode::kDeadlineExceeded));
+}
+
+// The mark moves behind the change, but with another leader's snapshot: it says nothing of ours.
+TEST_F(Driver, TellsThatAMembershipChangeIsUnknownOnceAnotherLeadersSnapshotCoversIt) {
+  LeadThree();
+  MemberChange add;
+  add.kind = MemberChange::Kind::kAddLearner;
+  add.id = NodeId(4);
+  add.peer_urls = {"http://member4"};
+  std::vector<absl::StatusCode> told;
+  node_->ChangeMembers(add, absl::Seconds(5), [&](absl::StatusOr<Membership> done) {
+    told.push_back(done.status().code());
+  });
+  Settle();
+  node_->OnSnapshotReceived(NodeId(3), Term(3),
+                            {Index(30), Term(3), MembersOf({1, 2, 3}, {}).Encode()},
+                            testing::TempDir() + "no-such-snapshot", [](absl::Status) {});
+  Settle();
+  ASSERT_EQ(node_->core().log().mark_index(), Index(30));
+  EXPECT_THAT(told, ElementsAre(absl::StatusCode::kDeadlineExceeded));
+}
+
+TEST_F(Driver, RefusesAChangeThatWouldLeaveMostVotersSilent) {
+  LeadThree();
+  // Member 3 is not heard for longer than an election timeout (a second); member 2 is.
+  for (int i = 0; i < 30; ++i) {
+    clock_.Advance(absl::Milliseconds(40));
+    Settle();
+    Acknowledge(2);
+  }
+  ASSERT_EQ(node_->core().role(), Role::kLeader);
+  const Index last = node_->core().log().last();
+  const auto ask = [&](MemberChange::Kind kind, uint64_t id) {
+    MemberChange change;
+    change.kind = kind;
+    change.id = NodeId(id);
+    const auto told = std::make_shared<absl::Status>();
+    node_->ChangeMembers(change, absl::Seconds(5),
+                         [told](absl::StatusOr<Membership> done) { *told = done.status(); });
+    node_->RunRaft();
+    return *told;
+  };
+  for (const auto kind : {MemberChange::Kind::kRemove, MemberChange::Kind::kDemote}) {
+    const absl::Status refused = ask(kind, 2);
+    EXPECT_EQ(refused.code(), absl::StatusCode::kFailedPrecondition);
+    EXPECT_TRUE(base::Message(refused).starts_with(RaftNode::kUnhealthyText)) << refused;
+  }
+  EXPECT_EQ(node_->core().log().last(), last);
+  // The silent one may go.
+  EXPECT_TRUE(ask(MemberChange::Kind::kRemove, 3).ok());
+  EXPECT_GT(node_->core().log().last(), last);
 }
 
 TEST_F(Driver, TellsOfAHandOverOnceTheOtherLeads) {
