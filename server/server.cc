@@ -24,11 +24,15 @@
 #include "server/join.h"
 #include "server/kv_service.h"
 #include "server/last_resort.h"
+#include "server/lease_router.h"
+#include "server/lease_service.h"
+#include "server/lessor.h"
 #include "server/listener.h"
 #include "server/maintenance_service.h"
 #include "server/member_changer.h"
 #include "server/member_service.h"
 #include "server/member_view.h"
+#include "server/peer_lease_service.h"
 #include "server/peer_member_service.h"
 #include "server/peer_transport.h"
 #include "server/publisher.h"
@@ -95,6 +99,7 @@ class ServerImpl : public Server {
   // In the order of their creation; destroyed the other way round.
   std::unique_ptr<DataDir> data_dir_;
   std::unique_ptr<RequestPipeline> pipeline_;
+  std::unique_ptr<Lessor> lessor_;
   std::unique_ptr<KvStateMachine> machine_;
   std::unique_ptr<storage::LogStore> log_;
   Index known_commit_;  // as recovered; a hint
@@ -103,8 +108,11 @@ class ServerImpl : public Server {
   std::unique_ptr<raft::RaftNode> node_;
   std::unique_ptr<MemberChanger> member_changer_;
   std::unique_ptr<PeerMemberService> peer_member_service_;
+  std::unique_ptr<LeaseRouter> lease_router_;
+  std::unique_ptr<PeerLeaseService> peer_lease_service_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<KvService> kv_service_;
+  std::unique_ptr<LeaseService> lease_service_;
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
@@ -169,10 +177,13 @@ absl::Status ServerImpl::OpenParts() {
 }
 
 void ServerImpl::CloseParts() {
+  if (lessor_ != nullptr) lessor_->Stop();
+  lease_router_.reset();
   node_.reset();
   transport_.reset();
   log_.reset();
   machine_.reset();
+  lessor_.reset();
   pipeline_.reset();
   data_dir_.reset();
 }
@@ -246,6 +257,9 @@ absl::Status ServerImpl::OpenStorage() {
   absl::StatusOr<std::unique_ptr<KvStateMachine>> machine = KvStateMachine::Open(machine_options);
   if (!machine.ok()) return storage::Annotate(machine.status(), "cannot open the store");
   machine_ = *std::move(machine);
+  lessor_ = std::make_unique<Lessor>(
+      Lessor::Options{.election_timeout = config_.election_timeout, .on_fatal = on_fatal_});
+  machine_->AddListener(lessor_.get());
 
   absl::StatusOr<std::unique_ptr<storage::LogStore>> log =
       storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
@@ -321,6 +335,12 @@ absl::Status ServerImpl::StartNode() {
       View(), MemberChanger::Options{.timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
                                      .leaderless_max = 2 * config_.election_timeout});
   peer_member_service_ = std::make_unique<PeerMemberService>(View(), member_changer_.get());
+  lessor_->Start(node_.get(), pipeline_.get(), machine_.get());
+  lease_router_ = std::make_unique<LeaseRouter>(
+      View(), lessor_.get(),
+      LeaseRouter::Options{.timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
+                           .leaderless_max = 2 * config_.election_timeout});
+  peer_lease_service_ = std::make_unique<PeerLeaseService>(View(), lessor_.get());
   return absl::OkStatus();
 }
 
@@ -333,14 +353,14 @@ MemberView ServerImpl::View() const {
 }
 
 absl::Status ServerImpl::OpenPeerPort() {
-  absl::StatusOr<Listener> peers =
-      Listen({.flag = kPeerFlag,
-              .urls = config_.listen_peer_urls,
-              .callers = Callers::kPeers,
-              .services = {transport_->service(), peer_member_service_.get()},
-              .configure_peers = [this](grpc::ServerBuilder* builder) {
-                PeerTransport::ConfigureServer(transport_options_, builder);
-              }});
+  absl::StatusOr<Listener> peers = Listen(
+      {.flag = kPeerFlag,
+       .urls = config_.listen_peer_urls,
+       .callers = Callers::kPeers,
+       .services = {transport_->service(), peer_member_service_.get(), peer_lease_service_.get()},
+       .configure_peers = [this](grpc::ServerBuilder* builder) {
+         PeerTransport::ConfigureServer(transport_options_, builder);
+       }});
   if (!peers.ok()) return peers.status();
   peers_ = *std::move(peers);
   LOG_INFO("listening for peers on {}", fmt::join(ToStrings(peers_.bound), " "));
@@ -365,16 +385,20 @@ absl::Status ServerImpl::OpenClientPort() {
                                    .max_request_bytes = config_.max_request_bytes,
                                    .on_fatal = on_fatal_},
                                   node_.get(), pipeline_.get(), machine_.get(), admission_.get());
+  lease_service_ = LeaseService::Create({.heartbeat_interval = config_.heartbeat_interval,
+                                         .election_timeout = config_.election_timeout,
+                                         .on_fatal = on_fatal_},
+                                        View(), lease_router_.get(), admission_.get());
   cluster_service_ = std::make_unique<ClusterService>(View(), member_changer_.get());
   member_service_ = std::make_unique<MemberService>(View(), member_changer_.get());
   maintenance_service_ = std::make_unique<MaintenanceService>(View(), on_fatal_);
-  absl::StatusOr<Listener> clients =
-      Listen({.flag = kClientFlag,
-              .urls = config_.listen_client_urls,
-              .callers = Callers::kClients,
-              .services = {kv_service_->service(), cluster_service_.get(), member_service_.get(),
-                           maintenance_service_.get()},
-              .max_request_bytes = config_.max_request_bytes});
+  absl::StatusOr<Listener> clients = Listen(
+      {.flag = kClientFlag,
+       .urls = config_.listen_client_urls,
+       .callers = Callers::kClients,
+       .services = {kv_service_->service(), lease_service_->service(), cluster_service_.get(),
+                    member_service_.get(), maintenance_service_.get()},
+       .max_request_bytes = config_.max_request_bytes});
   if (!clients.ok()) return clients.status();
   clients_ = *std::move(clients);
   LOG_INFO("enabled capabilities for version {}", kEtcdClusterVersion);
@@ -404,6 +428,9 @@ void ServerImpl::Publish() {
 // or a quorum, so that the server has none left.
 void ServerImpl::CloseClientPort() {
   if (kv_service_ != nullptr) kv_service_->Stop();
+  if (lease_service_ != nullptr) lease_service_->Stop();
+  if (lessor_ != nullptr) lessor_->Stop();
+  if (lease_router_ != nullptr) lease_router_->Stop();
   if (member_changer_ != nullptr) member_changer_->Stop();
   if (clients_.server == nullptr) {
     if (pipeline_ != nullptr) pipeline_->Stop();
