@@ -108,7 +108,8 @@ class LeaseRouter::Loop {
  private:
   using Item = State::Item;
 
-  bool TakeInbox();  // false: stopping
+  void TakeInbox(bool wait);
+  bool Stopping() const;
   SteadyTime::duration Pause() const;
   void Dispatch(Kind kind, const raft::NodeStatus& status);
   std::vector<Item> TakeDue(Kind kind);
@@ -171,7 +172,8 @@ void LeaseRouter::Stop() {
 // ---------------------------------------------------------------- the thread
 
 void LeaseRouter::Loop::Run() {
-  while (TakeInbox()) {
+  while (!Stopping()) {
+    TakeInbox(/*wait=*/true);
     const raft::NodeStatus status = state_->member.node->status();
     for (const Kind kind : {kRenew, kTimes}) {
       GiveUpLate(kind, status);
@@ -186,12 +188,17 @@ SteadyTime::duration LeaseRouter::Loop::Pause() const {
   return waiting ? ToSteady(kRetryInterval) : ToSteady(absl::Seconds(10));
 }
 
-bool LeaseRouter::Loop::TakeInbox() {
+bool LeaseRouter::Loop::Stopping() const {
+  const std::lock_guard lock(state_->mutex);
+  return state_->stopping;
+}
+
+void LeaseRouter::Loop::TakeInbox(bool wait) {
   std::array<std::vector<Item>, kKinds> added;
   std::vector<State::Ended> ended;
   {
     std::unique_lock lock(state_->mutex);
-    state_->wake.wait_for(lock, Pause(), [this] { return state_->awake; });
+    if (wait) state_->wake.wait_for(lock, Pause(), [this] { return state_->awake; });
     state_->awake = false;
     added.swap(state_->added);
     ended.swap(state_->ended);
@@ -200,8 +207,6 @@ bool LeaseRouter::Loop::TakeInbox() {
     std::move(added[kind].begin(), added[kind].end(), std::back_inserter(queues_[kind]));
   }
   for (State::Ended& one : ended) Finish(std::move(one));
-  const std::lock_guard lock(state_->mutex);
-  return !state_->stopping;
 }
 
 void LeaseRouter::Loop::GiveUpLate(Kind kind, const raft::NodeStatus& status) {
@@ -347,8 +352,8 @@ void LeaseRouter::Loop::AnswerAllStopped() {
     if (call != nullptr) call->context.TryCancel();
   }
   // A cancelled call ends at once; what the lessor has, it answers at its own Stop at the latest.
-  while (in_flight_[kRenew] || in_flight_[kTimes]) TakeInbox();
-  TakeInbox();
+  while (in_flight_[kRenew] || in_flight_[kTimes]) TakeInbox(/*wait=*/true);
+  TakeInbox(/*wait=*/false);
   for (std::deque<Item>& queue : queues_) {
     for (Item& item : std::exchange(queue, {})) Answer(std::move(item), ErrStopped());
   }

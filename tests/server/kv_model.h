@@ -30,6 +30,7 @@ class Model {
   int64_t revision() const { return static_cast<int64_t>(states_.size()) - 1; }
   int64_t compact_revision() const { return compact_revision_; }
   const State& at(int64_t revision) const { return states_.at(revision); }
+  const std::map<int64_t, int64_t>& leases() const { return leases_; }  // id -> TTL
 
  private:
   struct Work {
@@ -40,6 +41,8 @@ class Model {
   // branches included: it is decided on the state before, so the order does not matter.
   using Choices = std::map<const etcdserverpb::TxnRequest*, bool>;
 
+  Outcome ApplyLease(const command::v1::Command& command);
+  bool Revoke(int64_t id);
   void Choose(const etcdserverpb::TxnRequest& txn, Choices* choices) const;
   bool Holds(const etcdserverpb::Compare& compare) const;
   absl::Status Txn(const etcdserverpb::TxnRequest& txn, const Choices& choices, Work* work,
@@ -53,6 +56,7 @@ class Model {
   int64_t HeaderRevision(const Work& work) const { return revision() + (work.wrote ? 1 : 0); }
 
   std::vector<State> states_ = {{}, {}};  // [0] is never asked for; an empty store is at 1
+  std::map<int64_t, int64_t> leases_;
   int64_t compact_revision_ = 0;
 };
 

@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -24,6 +25,28 @@ struct OldView {
   std::map<std::string, std::string> meta;
 };
 
+// Which keys are attached to which lease: what the records' lease fields say, and nothing else.
+template <class Source>
+void CompareAttachments(const Source& source, const MvccTwin& twin, const MvccTwin::Sight& sight) {
+  RangeOptions all;
+  all.key = all.range_end = std::string(1, '\0');
+  RangeResult records;
+  ASSERT_TRUE(twin.Range(sight, all, &records).ok());
+  for (int64_t lease = 0; lease <= TwinWorkload::kLeases; ++lease) {
+    std::vector<std::string> expected;
+    for (const KeyValue& kv : records.kvs) {
+      if (lease != 0 && kv.lease == lease) expected.push_back(kv.key);
+    }
+    std::vector<std::string> keys;
+    const absl::Status scanned = source.ScanLeaseKeys(lease, [&](std::string_view key) {
+      keys.emplace_back(key);
+      return true;
+    });
+    ASSERT_TRUE(scanned.ok()) << scanned;
+    EXPECT_EQ(keys, expected) << "of lease " << lease;
+  }
+}
+
 void CompareView(const OldView& old, const MvccTwin& twin, TwinWorkload& workload) {
   EXPECT_EQ(old.view->applied().revision, old.sight.newest);
   EXPECT_EQ(old.view->applied().compact_revision, old.sight.compact);
@@ -39,6 +62,7 @@ void CompareView(const OldView& old, const MvccTwin& twin, TwinWorkload& workloa
   const auto kv = old.view->Get(single.key);
   ASSERT_TRUE(kv.ok());
   EXPECT_EQ(*kv, expected.kvs.empty() ? std::nullopt : std::optional(expected.kvs[0]));
+  CompareAttachments(*old.view, twin, old.sight);
 
   std::map<std::string, std::string> meta;
   ASSERT_TRUE(old.view
@@ -64,6 +88,7 @@ void LiveOnce(uint64_t seed) {
   std::deque<OldView> views;
   for (int step = 1; step <= kStepsPerRun && !testing::Test::HasFailure(); ++step) {
     workload.Step(twin, writer.get());
+    if (rng.OneIn(8)) CompareAttachments(*writer, twin, twin.Now());
     if (!rng.OneIn(4)) continue;
     ASSERT_TRUE(writer->Commit(Index(static_cast<uint64_t>(step)), Term(1)).ok());
     if (rng.OneIn(4)) {

@@ -173,7 +173,7 @@ void TwinWorkload::Mutate(MvccTwin& twin, MvccStore::Writer* writer) {
   if (!rng_.OneIn(3)) {
     const std::string key = RandomKey();
     const std::string value(rng_.Below(120), static_cast<char>('a' + rng_.Below(26)));
-    const auto lease = static_cast<int64_t>(rng_.Below(3));
+    const auto lease = static_cast<int64_t>(rng_.Below(kLeases + 1));
     const std::optional<KeyValue> old = twin.Put(key, value, lease);
     if (writer == nullptr) return;
     std::optional<KeyValue> prev;

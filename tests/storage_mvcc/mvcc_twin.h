@@ -54,6 +54,7 @@ class MvccTwin {
 // Random log entries, the same for the same seed, applied to a twin and a store side by side.
 class TwinWorkload {
  public:
+  static constexpr int64_t kLeases = 2;  // keys are put with one of them, or none
   explicit TwinWorkload(uint64_t seed) : rng_(seed) {}
 
   // One log entry: a put, a delete, a transaction, a compaction or a record of the state machine.
