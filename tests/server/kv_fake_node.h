@@ -28,6 +28,7 @@ class FakeNode : public raft::RaftNode {
     status_.leader = kSelf;
     status_.role = raft::Role::kLeader;
     status_.term = Term(3);
+    status_.membership = std::make_shared<raft::Membership>();
   }
 
   // --- what the test says ---
