@@ -8,6 +8,7 @@
 #include <rocksdb/utilities/write_batch_with_index.h>
 
 #include "base/check.h"
+#include "base/strings.h"
 #include "storage/mvcc_codec.h"
 #include "storage/mvcc_database.h"
 
@@ -23,7 +24,11 @@ class MvccImportImpl : public MvccImport {
   explicit MvccImportImpl(std::unique_ptr<Database> database) : database_(std::move(database)) {}
 
   absl::Status Put(const KeyValueView& kv) override {
-    if (absl::Status status = Detach(kv.key); !status.ok()) return status;
+    if (kv.key > greatest_) {
+      greatest_.assign(kv.key);  // new, so nothing is to be looked up: a full backup's only case
+    } else if (absl::Status status = Detach(kv.key); !status.ok()) {
+      return status;
+    }
     Record record;
     record.live = true;
     record.mod = {kv.mod_revision, 0};
@@ -51,6 +56,23 @@ class MvccImportImpl : public MvccImport {
     const std::string user_key = std::string(1, mvcc::kUserMetaPrefix).append(key);
     return Collected(batch_.Put(database_->meta(), user_key, rocksdb::Slice(value)),
                      user_key.size() + value.size());
+  }
+
+  absl::Status VisitLeases(const std::function<void(int64_t lease)>& visit) override {
+    if (absl::Status status = WriteBatch(); !status.ok()) return status;
+    const std::unique_ptr<rocksdb::Iterator> it(
+        database_->db()->NewIterator(rocksdb::ReadOptions(), database_->meta()));
+    std::string from(1, mvcc::kLeasePrefix);
+    for (it->Seek(from); it->Valid(); it->Seek(from)) {
+      const std::string_view key = it->key().ToStringView();
+      if (key.size() < mvcc::kLeasePrefixBytes || key.front() != mvcc::kLeasePrefix) break;
+      const uint64_t lease = base::ReadBigEndian64(key.substr(1));
+      visit(static_cast<int64_t>(lease));
+      if (lease == UINT64_MAX) break;
+      from.assign(1, mvcc::kLeasePrefix);
+      base::AppendBigEndian64(from, lease + 1);
+    }
+    return ToStatus(it->status(), "cannot read the leases that were imported");
   }
 
   absl::Status Finish(const AppliedState& state) override {
@@ -102,7 +124,8 @@ class MvccImportImpl : public MvccImport {
   rocksdb::WriteBatchWithIndex batch_{rocksdb::BytewiseComparator(), 0, /*overwrite_key=*/true};
   size_t batch_bytes_ = 0;
   int64_t newest_ = 0;
-  std::string old_;  // scratch of Detach
+  std::string greatest_;  // of all keys so far
+  std::string old_;       // scratch of Detach
 };
 
 }  // namespace

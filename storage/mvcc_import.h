@@ -11,6 +11,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string_view>
 
@@ -34,6 +35,9 @@ class MvccImport {
   // OK if there is no such key.
   virtual absl::Status Delete(std::string_view key) = 0;
   virtual absl::Status PutMeta(std::string_view key, std::string_view value) = 0;
+
+  // Every lease that a record has by now, once each, in the order of their unsigned numbers.
+  virtual absl::Status VisitLeases(const std::function<void(int64_t lease)>& visit) = 0;
 
   // Writes what is left and `state`, synced. REQUIRES: 0 <= compact_revision <= revision; no
   // record's mod_revision above `revision`. Nothing else may be called after it.
