@@ -107,8 +107,7 @@ absl::Status BackupRules::OnEvent(const Record& record, bool deletion) {
     if (absl::Status status = CheckRecord(record); !status.ok()) return status;
   }
   if (record.mod_revision != last_revision_) {
-    return Broken("an event of revision {} among those of {}", record.mod_revision,
-                  last_revision_);
+    return Broken("an event of revision {} among those of {}", record.mod_revision, last_revision_);
   }
   ++counts_.events;
   return absl::OkStatus();

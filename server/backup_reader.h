@@ -1,5 +1,5 @@
-// Reads a backup stream frame by frame, as strictly as base/backup_rules.h says. holdfastctl has its
-// own (client/ctl/backup_file.h) over the same rules: see there why.
+// Reads a backup stream frame by frame, as strictly as base/backup_rules.h says. holdfastctl has
+// its own (client/ctl/backup_file.h) over the same rules: see there why.
 //
 // Threads: one at a time. Memory: one frame.
 #pragma once

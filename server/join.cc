@@ -241,8 +241,11 @@ absl::Status CheckNeverStartedIn(const ClusterView& view, const Config& config,
                                  const Identity& identity) {
   if (view.cluster_id != identity.cluster_id) {
     // The ids of the members come from the flags alone; that of a restored cluster does not
-    // (restore_import.h). So this is our place in the same cluster, restored.
-    if (view.membership.IsVoter(identity.self) && view.published.contains(identity.self)) {
+    // (restore_import.h). So this is our place in the same cluster, restored. One that is about to
+    // be restored itself must not end up in another cluster.
+    const bool from_flags = identity.cluster_id == ClusterId(identity.bootstrap.All());
+    if (from_flags && view.membership.IsVoter(identity.self) &&
+        view.published.contains(identity.self)) {
       return DataGone(config, AlreadyBootstrapped(config, identity.self, view.cluster_id));
     }
     return Refuse(

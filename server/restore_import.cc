@@ -58,9 +58,7 @@ absl::Status FileError(std::string_view what, const std::string& path, int error
 class Sha256 {
  public:
   Sha256() { EVP_DigestInit_ex(context_.get(), EVP_sha256(), nullptr); }
-  void Add(std::string_view bytes) {
-    EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size());
-  }
+  void Add(std::string_view bytes) { EVP_DigestUpdate(context_.get(), bytes.data(), bytes.size()); }
   std::string Finish() {
     std::string digest(32, '\0');
     EVP_DigestFinal_ex(context_.get(), reinterpret_cast<unsigned char*>(digest.data()), nullptr);
@@ -99,8 +97,7 @@ absl::StatusOr<RestorePlan> Parse(const nlohmann::json& json) {
     file.name = item.at("name").get<std::string>();
     file.bytes = item.at("bytes").get<uint64_t>();
     file.sha256 = item.at("sha256").get<std::string>();
-    if (file.name.empty() || file.name.find('/') != std::string::npos ||
-        file.sha256.size() != 64) {
+    if (file.name.empty() || file.name.find('/') != std::string::npos || file.sha256.size() != 64) {
       return absl::DataLossError("its files are not named as they should be");
     }
     plan.files.push_back(std::move(file));
@@ -138,8 +135,8 @@ class Importer {
   absl::Status TakeEvents(const backup::v1::Revisions& revisions);
   absl::Status WriteLeases();
   absl::Status Put(const mvccpb::KeyValue& kv) {
-    return store_.Put({kv.key(), kv.value(), kv.create_revision(), kv.mod_revision(), kv.version(),
-                       kv.lease()});
+    return store_.Put(
+        {kv.key(), kv.value(), kv.create_revision(), kv.mod_revision(), kv.version(), kv.lease()});
   }
 
   const RestorePlan& plan_;
@@ -196,19 +193,17 @@ absl::Status Importer::ImportFile(size_t number) {
     if (step_) step_("frame");
   }
   const std::string digest = hash.Finish();
-  if (bytes != file.bytes ||
-      absl::BytesToHexString(base::ToAbsl(digest)) != file.sha256) {
+  if (bytes != file.bytes || absl::BytesToHexString(base::ToAbsl(digest)) != file.sha256) {
     return absl::DataLossError("it is not the file that was laid down: its SHA-256 differs");
   }
   return absl::OkStatus();
 }
 
 absl::Status Importer::TakeHeader(const backup::v1::Header& header, size_t number) {
-  const bool fits = number == 0
-                        ? header.after_revision() == 0
-                        : header.after_revision() == header_.revision() &&
-                              header.cluster_id() == header_.cluster_id() &&
-                              header.incarnation() == header_.incarnation();
+  const bool fits = number == 0 ? header.after_revision() == 0
+                                : header.after_revision() == header_.revision() &&
+                                      header.cluster_id() == header_.cluster_id() &&
+                                      header.incarnation() == header_.incarnation();
   if (!fits) {
     return absl::DataLossError(
         fmt::format("it begins behind revision {} of cluster {:x}, incarnation {:x}, and does not "
@@ -241,9 +236,8 @@ absl::Status Importer::TakeEvents(const backup::v1::Revisions& revisions) {
   for (const backup::v1::Revisions::Revision& revision : revisions.revisions()) {
     if (revision.revision() > plan_.revision) break;
     for (const mvccpb::Event& event : revision.events()) {
-      const absl::Status status = event.type() == mvccpb::Event::DELETE
-                                      ? store_.Delete(event.kv().key())
-                                      : Put(event.kv());
+      const absl::Status status =
+          event.type() == mvccpb::Event::DELETE ? store_.Delete(event.kv().key()) : Put(event.kv());
       if (!status.ok()) return status;
     }
   }
@@ -286,9 +280,8 @@ absl::Status WriteLog(const std::string& log_dir, const Identity& identity) {
   const auto log = storage::SegmentedLog::Open({.dir = log_dir});
   if (!log.ok()) return log.status();
   storage::LogBatch batch;
-  batch.reset = {.index = kFirstIndex,
-                 .term = kFirstTerm,
-                 .membership = identity.bootstrap.Encode()};
+  batch.reset = {
+      .index = kFirstIndex, .term = kFirstTerm, .membership = identity.bootstrap.Encode()};
   batch.hard_state = {.term = kFirstTerm, .vote = NodeId(), .commit = kFirstIndex};
   return (*log)->Append({std::move(batch)});
 }

@@ -74,8 +74,8 @@ using RestoreStep = std::function<void(const char* step)>;
 
 // Carries the plan out. `dir` is open, of `identity`. DataLoss: a file is not what the plan says
 // (no storage::Damage: it is not the member's own data); the text says to restore again.
-absl::Status ImportRestore(const RestorePlan& plan, const std::string& data_dir,
-                           const DataDir& dir, const Identity& identity,
-                           storage::MvccStore::Options store, const RestoreStep& step = {});
+absl::Status ImportRestore(const RestorePlan& plan, const std::string& data_dir, const DataDir& dir,
+                           const Identity& identity, storage::MvccStore::Options store,
+                           const RestoreStep& step = {});
 
 }  // namespace holdfast::server

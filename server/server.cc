@@ -482,7 +482,13 @@ void ServerImpl::Stop() {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
                                                       std::function<void()> on_removed) {
-  auto server = std::make_unique<ServerImpl>(config, std::move(on_removed));
+  absl::StatusOr<std::optional<RestorePlan>> restore = ReadRestorePlan(config.data_dir);
+  if (!restore.ok()) return restore.status();
+  absl::StatusOr<Config> effective =
+      restore->has_value() ? ConfigFor(**restore, config) : absl::StatusOr<Config>(config);
+  if (!effective.ok()) return effective.status();
+  auto server =
+      std::make_unique<ServerImpl>(*effective, *std::move(restore), std::move(on_removed));
   if (absl::Status status = server->StartAll(); !status.ok()) return status;
   return server;
 }

@@ -41,8 +41,7 @@ class MvccImportImpl : public MvccImport {
     newest_ = std::max(newest_, kv.mod_revision);
     rocksdb::Status status = batch_.Put(database_->current(), rocksdb::Slice(kv.key), bytes);
     if (status.ok() && kv.lease != 0) {
-      status =
-          batch_.Put(database_->meta(), mvcc::EncodeLeasePrefix(kv.lease).append(kv.key), "");
+      status = batch_.Put(database_->meta(), mvcc::EncodeLeasePrefix(kv.lease).append(kv.key), "");
     }
     return Collected(status, kv.key.size() + bytes.size());
   }
