@@ -1,13 +1,17 @@
 #include "server/apply_command.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
 
 #include "base/check.h"
 #include "base/strings.h"
+#include "server/apply_check.h"
+#include "server/apply_lease.h"
 #include "server/etcd_errors.h"
 #include "server/kv_codec.h"
+#include "server/lease_record.h"
 #include "server/txn_execution.h"
 
 namespace holdfast::server {
@@ -15,6 +19,11 @@ namespace {
 
 using command::v1::Command;
 using storage::MvccStore;
+
+absl::StatusOr<bool> FoundLease(const absl::StatusOr<std::optional<std::string>>& record) {
+  if (!record.ok()) return record.status();
+  return record->has_value();
+}
 
 class WriterReader : public KvReader {
  public:
@@ -27,6 +36,9 @@ class WriterReader : public KvReader {
   absl::Status Range(const storage::RangeOptions& options,
                      storage::RangeResult* result) const override {
     return writer_.Range(options, result);
+  }
+  absl::StatusOr<bool> LeaseExists(int64_t lease) const override {
+    return FoundLease(writer_.GetMeta(LeaseMetaKey(lease)));
   }
 
  private:
@@ -44,6 +56,9 @@ class ViewReader : public KvReader {
   absl::Status Range(const storage::RangeOptions& options,
                      storage::RangeResult* result) const override {
     return view_.Range(options, result);
+  }
+  absl::StatusOr<bool> LeaseExists(int64_t lease) const override {
+    return FoundLease(view_.GetMeta(LeaseMetaKey(lease)));
   }
 
  private:
@@ -86,6 +101,94 @@ absl::StatusOr<ApplyResult> ApplyCompaction(const etcdserverpb::CompactionReques
   return ApplyResult{absl::OkStatus(), std::move(response)};
 }
 
+bool Puts(const etcdserverpb::TxnRequest& txn);
+
+bool Puts(const google::protobuf::RepeatedPtrField<etcdserverpb::RequestOp>& ops) {
+  return std::any_of(ops.begin(), ops.end(), [](const etcdserverpb::RequestOp& op) {
+    return op.has_request_put() || (op.has_request_txn() && Puts(op.request_txn()));
+  });
+}
+
+// In either branch, as etcd counts it.
+bool Puts(const etcdserverpb::TxnRequest& txn) {
+  return Puts(txn.success()) || Puts(txn.failure());
+}
+
+// nullopt: no alarm forbids it.
+std::optional<absl::Status> RefusedByAlarm(const Command& command, const AlarmSet& alarms) {
+  if (alarms.alarms().empty()) return std::nullopt;
+  switch (command.op_case()) {
+    case Command::kPut:
+    case Command::kTxn:
+    case Command::kLeaseGrant: {
+      if (alarms.all_corrupt()) return ErrCorrupt();
+      const bool grows = !command.has_txn() || Puts(command.txn());
+      if (grows && alarms.no_space()) return ErrNoSpace();
+      return std::nullopt;
+    }
+    case Command::kDeleteRange:
+    case Command::kCompaction:
+    case Command::kLeaseRevoke:
+      if (alarms.all_corrupt()) return ErrCorrupt();
+      return std::nullopt;
+    default:
+      return std::nullopt;
+  }
+}
+
+absl::StatusOr<ApplyResult> ApplyAlarm(const command::v1::Alarm& request,
+                                       const ApplyContext& context, MvccStore::Writer& writer) {
+  using Action = command::v1::Alarm;
+  const auto type = static_cast<AlarmType>(request.type());
+  const AlarmSet::Alarm alarm = {request.member_id(), type};
+  const bool named = type == AlarmType::kNoSpace || type == AlarmType::kCorrupt;
+  auto response = std::make_unique<etcdserverpb::AlarmResponse>();
+  const auto answer = [&response](const AlarmSet::Alarm& one) {
+    etcdserverpb::AlarmMember* out = response->add_alarms();
+    out->set_memberid(one.first);
+    out->set_alarm(static_cast<etcdserverpb::AlarmType>(one.second));
+  };
+  response->mutable_header()->set_revision(writer.revision());
+  switch (request.action()) {
+    case Action::GET:
+      for (const AlarmSet::Alarm& one : context.alarms->alarms()) {
+        const bool wanted = type == AlarmType::kNone || one.second == type;
+        if (wanted && (request.member_id() == 0 || one.first == request.member_id())) answer(one);
+      }
+      break;
+    case Action::ACTIVATE:
+      // As etcd: what is in force already is answered too.
+      if (!named) break;
+      if (context.alarms->Raise(alarm)) {
+        writer.PutMeta(AlarmMetaKey(alarm), "");
+        context.effects->alarms_changed = true;
+      }
+      answer(alarm);
+      break;
+    case Action::DEACTIVATE:
+      if (!named || !context.alarms->Clear(alarm)) break;
+      writer.DeleteMeta(AlarmMetaKey(alarm));
+      context.effects->alarms_changed = true;
+      answer(alarm);
+      break;
+    default:
+      break;
+  }
+  return ApplyResult{absl::OkStatus(), std::move(response)};
+}
+
+absl::StatusOr<ApplyResult> ApplyDowngrade(const command::v1::Downgrade& request,
+                                           MvccStore::Writer& writer) {
+  if (request.enabled()) {
+    writer.PutMeta(kMetaDowngrade, request.SerializeAsString());
+  } else {
+    writer.DeleteMeta(kMetaDowngrade);
+  }
+  auto response = std::make_unique<etcdserverpb::DowngradeResponse>();
+  response->mutable_header()->set_revision(writer.revision());
+  return ApplyResult{absl::OkStatus(), std::move(response)};
+}
+
 absl::StatusOr<ApplyResult> ApplyMemberAttributes(const command::v1::MemberAttributes& attributes,
                                                   MvccStore::Writer& writer) {
   writer.PutMeta(MemberMetaKey(attributes.id()), attributes.SerializeAsString());
@@ -116,7 +219,10 @@ std::string MemberMetaKey(uint64_t id) {
 }
 
 absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answer,
-                                         MvccStore::Writer& writer) {
+                                         const ApplyContext& context, MvccStore::Writer& writer) {
+  if (std::optional<absl::Status> refused = RefusedByAlarm(command, *context.alarms)) {
+    return Refused(*std::move(refused));
+  }
   switch (command.op_case()) {
     case Command::kPut:
       return Execute<etcdserverpb::PutResponse>(
@@ -136,9 +242,25 @@ absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answe
     case Command::kCompaction:
       return ApplyCompaction(command.compaction(), want_answer, writer);
     case Command::kMemberAttributes:
+      context.effects->members_changed = true;
       return ApplyMemberAttributes(command.member_attributes(), writer);
     case Command::kClusterBirth:
+      context.effects->members_changed = true;
       return ApplyClusterBirth(command.cluster_birth(), writer);
+    case Command::kLeaseGrant:
+      return ApplyLeaseGrant(command.lease_grant(), context, writer);
+    case Command::kLeaseRevoke:
+      return ApplyLeaseRevoke(command.lease_revoke(), context, writer);
+    case Command::kLeaseExpiry:
+      return ApplyLeaseExpiry(command.lease_expiry(), context, writer);
+    case Command::kLeaseCheckpoint:
+      return ApplyLeaseCheckpoint(command.lease_checkpoint(), context, writer);
+    case Command::kAlarm:
+      return ApplyAlarm(command.alarm(), context, writer);
+    case Command::kCheck:
+      return ApplyCheck(command.check(), context, writer);
+    case Command::kDowngrade:
+      return ApplyDowngrade(command.downgrade(), writer);
     case Command::OP_NOT_SET:
       break;
   }

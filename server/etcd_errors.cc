@@ -33,6 +33,12 @@ absl::Status ErrFutureRev() {
 absl::Status ErrLeaseNotFound() {
   return absl::NotFoundError("etcdserver: requested lease not found");
 }
+absl::Status ErrLeaseExist() {
+  return absl::FailedPreconditionError("etcdserver: lease already exists");
+}
+absl::Status ErrLeaseTtlTooLarge() {
+  return absl::OutOfRangeError("etcdserver: too large lease TTL");
+}
 absl::Status ErrNoLeader() { return absl::UnavailableError("etcdserver: no leader"); }
 absl::Status ErrLeaderChanged() { return absl::UnavailableError("etcdserver: leader changed"); }
 absl::Status ErrTooManyRequests() {

@@ -18,6 +18,8 @@ absl::Status ErrRequestTooLarge();
 absl::Status ErrCompacted();
 absl::Status ErrFutureRev();
 absl::Status ErrLeaseNotFound();
+absl::Status ErrLeaseExist();
+absl::Status ErrLeaseTtlTooLarge();
 absl::Status ErrNoLeader();
 absl::Status ErrLeaderChanged();
 absl::Status ErrTooManyRequests();

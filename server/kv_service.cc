@@ -47,11 +47,12 @@ ServerUnaryReactor* FinishNow(CallbackServerContext* context, const absl::Status
 class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService {
  public:
   KvServiceImpl(const Options& options, raft::RaftNode* node, RequestPipeline* pipeline,
-                KvStateMachine* machine)
+                KvStateMachine* machine, const Admission* admission)
       : options_(options),
         node_(node),
         pipeline_(pipeline),
         machine_(machine),
+        admission_(admission),
         flushes_(kMaxWaitingFlushes),
         flusher_([this] { FlushLoop(); }) {}
 
@@ -104,7 +105,6 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
   template <class Response>
   ServerUnaryReactor* Propose(CallbackServerContext* context, Command command, Response* response);
 
-  absl::Status CheckLeader(const CallbackServerContext& context) const;
   template <class Request>
   absl::Status CheckSize(const Request& request) const {
     return request.ByteSizeLong() > options_.max_request_bytes ? ErrRequestTooLarge()
@@ -121,6 +121,7 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
   raft::RaftNode* const node_;
   RequestPipeline* const pipeline_;
   KvStateMachine* const machine_;
+  const Admission* const admission_;
 
   base::BoundedQueue<ServerUnaryReactor*> flushes_;
   absl::Mutex stop_mutex_;  // joins once
@@ -171,7 +172,9 @@ template <class Request, class Response>
 ServerUnaryReactor* KvServiceImpl::StartRead(CallbackServerContext* context, const Request* request,
                                              Response* response, bool serializable) {
   const base::ClockSample arrival = options_.clock->Sample();
-  if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
+  if (absl::Status status = admission_->Admit(*context, Admission::Call::kRead); !status.ok()) {
+    return FinishNow(context, status);
+  }
   const absl::StatusOr<ReadTerms> terms = ParseReadTerms(*context);
   if (!terms.ok()) return FinishNow(context, terms.status());
   ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -271,7 +274,9 @@ absl::Status KvServiceImpl::Evaluate(const TxnRequest& request, const ReadTerms&
 template <class Response>
 ServerUnaryReactor* KvServiceImpl::Propose(CallbackServerContext* context, Command command,
                                            Response* response) {
-  if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
+  if (absl::Status status = admission_->Admit(*context, Admission::Call::kWrite); !status.ok()) {
+    return FinishNow(context, status);
+  }
   ServerUnaryReactor* reactor = context->DefaultReactor();
   pipeline_->Propose(std::move(command), [this, context, response, reactor](ApplyResult result) {
     if (result.status.ok()) {
@@ -288,7 +293,9 @@ ServerUnaryReactor* KvServiceImpl::Propose(CallbackServerContext* context, Comma
 ServerUnaryReactor* KvServiceImpl::Compact(CallbackServerContext* context,
                                            const CompactionRequest* request,
                                            CompactionResponse* response) {
-  if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
+  if (absl::Status status = admission_->Admit(*context, Admission::Call::kAdmin); !status.ok()) {
+    return FinishNow(context, status);
+  }
   Command command;
   *command.mutable_compaction() = *request;
   ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -304,11 +311,6 @@ ServerUnaryReactor* KvServiceImpl::Compact(CallbackServerContext* context,
     }
   });
   return reactor;
-}
-
-absl::Status KvServiceImpl::CheckLeader(const CallbackServerContext& context) const {
-  if (!WantsLeader(context) || node_->status().leader) return absl::OkStatus();
-  return ErrNoLeader();
 }
 
 void KvServiceImpl::FillHeader(etcdserverpb::ResponseHeader* header) const {
@@ -330,8 +332,9 @@ void KvServiceImpl::FlushLoop() {
 }  // namespace
 
 std::unique_ptr<KvService> KvService::Create(const Options& options, raft::RaftNode* node,
-                                             RequestPipeline* pipeline, KvStateMachine* machine) {
-  return std::make_unique<KvServiceImpl>(options, node, pipeline, machine);
+                                             RequestPipeline* pipeline, KvStateMachine* machine,
+                                             const Admission* admission) {
+  return std::make_unique<KvServiceImpl>(options, node, pipeline, machine, admission);
 }
 
 }  // namespace holdfast::server

@@ -33,6 +33,7 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "replication/raft_node.h"
+#include "server/admission.h"
 #include "server/request_pipeline.h"
 #include "server/state_machine.h"
 
@@ -64,9 +65,10 @@ class KvService {
   // How long a bounded read waits at most for a younger claim (its own deadline may be earlier).
   static constexpr absl::Duration kFreshClaimWait = absl::Milliseconds(500);
 
-  // All three must outlive the service.
+  // All four must outlive the service.
   static std::unique_ptr<KvService> Create(const Options& options, raft::RaftNode* node,
-                                           RequestPipeline* pipeline, KvStateMachine* machine);
+                                           RequestPipeline* pipeline, KvStateMachine* machine,
+                                           const Admission* admission);
   virtual ~KvService() = default;
 
   // To be registered with the server that listens on the client address. Set the server's receive

@@ -16,6 +16,7 @@
 #include "base/strings.h"
 #include "replication/freshness_record.h"
 #include "replication/raft_node.h"
+#include "server/admission.h"
 #include "server/cluster_service.h"
 #include "server/data_dir.h"
 #include "server/fatal.h"
@@ -109,6 +110,7 @@ class ServerImpl : public Server {
   std::unique_ptr<raft::RaftNode> node_;
   std::unique_ptr<MemberChanger> member_changer_;
   std::unique_ptr<PeerMemberService> peer_member_service_;
+  std::unique_ptr<Admission> admission_;
   std::unique_ptr<KvService> kv_service_;
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
@@ -372,12 +374,13 @@ void ServerImpl::WaitForReplay() const {
 }
 
 absl::Status ServerImpl::OpenClientPort() {
+  admission_ = std::make_unique<Admission>(node_.get());
   kv_service_ = KvService::Create({.cluster_id = identity_.cluster_id,
                                    .member_id = identity_.self.value,
                                    .max_txn_ops = config_.max_txn_ops,
                                    .max_request_bytes = config_.max_request_bytes,
                                    .on_fatal = on_fatal_},
-                                  node_.get(), pipeline_.get(), machine_.get());
+                                  node_.get(), pipeline_.get(), machine_.get(), admission_.get());
   cluster_service_ = std::make_unique<ClusterService>(View(), member_changer_.get());
   member_service_ = std::make_unique<MemberService>(View(), member_changer_.get());
   maintenance_service_ = std::make_unique<MaintenanceService>(View(), on_fatal_);

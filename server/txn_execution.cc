@@ -178,8 +178,11 @@ absl::Status TxnExecution::CheckRange(const RangeRequest& request) {
 }
 
 absl::Status TxnExecution::CheckPut(const PutRequest& put) {
-  // There are no leases yet, so none is ever found.
-  if (put.lease() != 0) return ErrLeaseNotFound();
+  if (put.lease() != 0) {
+    const absl::StatusOr<bool> exists = reader_.LeaseExists(put.lease());
+    if (!exists.ok()) return FromRead(exists.status(), max_bytes_);
+    if (!*exists) return ErrLeaseNotFound();
+  }
   if (!put.ignore_value() && !put.ignore_lease()) return absl::OkStatus();
   const auto found = reader_.Get(put.key());
   if (!found.ok()) return FromRead(found.status(), max_bytes_);

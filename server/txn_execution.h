@@ -26,6 +26,7 @@ class KvReader {
   virtual absl::StatusOr<std::optional<storage::KeyValue>> Get(std::string_view key) const = 0;
   virtual absl::Status Range(const storage::RangeOptions& options,
                              storage::RangeResult* result) const = 0;
+  virtual absl::StatusOr<bool> LeaseExists(int64_t lease) const = 0;
 };
 
 class TxnExecution {

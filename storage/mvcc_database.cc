@@ -246,6 +246,15 @@ absl::Status Database::OpenFiles(const MvccStore::Options& options) {
   return absl::OkStatus();
 }
 
+absl::Status Database::WriteFormat() {
+  std::string version;
+  base::AppendBigEndian32(version, kFormatVersion);
+  rocksdb::WriteBatch batch;
+  batch.Put(meta_, rocksdb::Slice(kFormatKey), version);
+  if (absl::Status written = Write(&batch); !written.ok()) return written;
+  return Flush();
+}
+
 // A store is new if it has no format record; then it gets one, durably, before any data.
 absl::Status Database::CheckContents(AppliedState* applied) {
   bool found = false;
@@ -256,12 +265,7 @@ absl::Status Database::CheckContents(AppliedState* applied) {
   rocksdb::Status status =
       db_->Get(rocksdb::ReadOptions(), meta_, rocksdb::Slice(kFormatKey), &format);
   if (status.IsNotFound() && !found) {
-    std::string version;
-    base::AppendBigEndian32(version, kFormatVersion);
-    rocksdb::WriteBatch batch;
-    batch.Put(meta_, rocksdb::Slice(kFormatKey), version);
-    if (absl::Status written = Write(&batch); !written.ok()) return written;
-    return Flush();
+    return WriteFormat();
   }
   if (!status.ok() && !status.IsNotFound()) {
     return ToStatus(status, fmt::format("cannot read the format of {}", dir_));
@@ -269,7 +273,14 @@ absl::Status Database::CheckContents(AppliedState* applied) {
   if (!status.ok() || format.size() != 4) {
     return DamagedData(dir_, "it has no valid format record");
   }
-  if (base::ReadBigEndian32(format.ToStringView()) > kFormatVersion) return NewerFormat(dir_);
+  const uint32_t version = base::ReadBigEndian32(format.ToStringView());
+  if (version > kFormatVersion) return NewerFormat(dir_);
+  if (version < kFormatVersion) {
+    // An older store is a valid newer one without leases. Said before anything new is written, so
+    // that the older program refuses what it would not keep up.
+    LOG_INFO("{}: format {} becomes {}", dir_, version, kFormatVersion);
+    if (absl::Status raised = WriteFormat(); !raised.ok()) return raised;
+  }
 
   // Cheap, and it would catch data that reached the disk without its applied index.
   std::unique_ptr<rocksdb::Iterator> newest(db_->NewIterator(rocksdb::ReadOptions(), history_));

@@ -92,6 +92,7 @@ class Database {
 
   absl::Status OpenFiles(const MvccStore::Options& options);
   absl::Status CheckContents(AppliedState* applied);
+  absl::Status WriteFormat();
 
   // Both are shared with objects that RocksDB keeps.
   std::shared_ptr<ReclaimHorizon> horizon_ = std::make_shared<ReclaimHorizon>();

@@ -25,6 +25,7 @@ class FakeNode : public raft::RaftNode {
  public:
   void Propose(std::string, absl::AnyInvocable<void(absl::Status) &&>) override {}
   void ReadIndex(absl::Duration, ReadDone done) override { std::move(done)(read_answer_); }
+  std::optional<raft::Claim> ClaimFor(Index) const override { return claim(); }
   std::optional<raft::Claim> claim() const override { return claim_; }
   void FreshClaim(absl::Duration, absl::Duration, absl::AnyInvocable<void() &&>) override {}
   void Receive(std::vector<raft::Message>) override {}
@@ -158,6 +159,9 @@ class FakeMachine : public KvStateMachine {
     std::lock_guard lock(mutex_);
     return incarnation_;
   }
+
+  AlarmSet alarms() const override { return {}; }
+  void AddListener(ApplyListener*) override {}
 
   void set_member(uint64_t id, MemberAttributes attributes) {
     std::lock_guard lock(mutex_);
