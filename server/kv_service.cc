@@ -138,6 +138,7 @@ ServerUnaryReactor* KvServiceImpl::Put(CallbackServerContext* context, const Put
                                        PutResponse* response) {
   absl::Status status = CheckPut(*request);
   if (status.ok()) status = CheckSize(*request);
+  if (status.ok()) status = admission_->CheckSpace();
   if (!status.ok()) return FinishNow(context, status);
   Command command;
   *command.mutable_put() = *request;
@@ -162,6 +163,10 @@ ServerUnaryReactor* KvServiceImpl::Txn(CallbackServerContext* context, const Txn
   if (!status.ok()) return FinishNow(context, status);
   if (IsReadOnly(*request)) {
     return StartRead(context, request, response, IsSerializable(*request));
+  }
+  if (Puts(*request)) {
+    status = admission_->CheckSpace();
+    if (!status.ok()) return FinishNow(context, status);
   }
   Command command;
   *command.mutable_txn() = *request;
@@ -240,6 +245,7 @@ absl::Status KvServiceImpl::OnView(const ReadTerms& terms, Response* response, A
   const std::unique_ptr<storage::MvccStore::View> view = store->NewView();
   const int64_t revision = view->applied().revision;
   if (revision < terms.min_revision) return Behind(revision, terms.min_revision);
+  if (absl::Status status = admission_->CheckTrust(); !status.ok()) return status;
   if (absl::Status status = answer(*view); !status.ok()) return status;
   response->mutable_header()->set_revision(revision);
   FillHeader(response->mutable_header());
