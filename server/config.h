@@ -52,6 +52,8 @@ struct Config {
   static constexpr size_t kTokenBytesMax = 128;
   static constexpr absl::Duration kHeartbeatMin = absl::Milliseconds(10);
   static constexpr absl::Duration kElectionMax = absl::Seconds(50);
+  // etcd's.
+  static constexpr absl::Duration kWatchProgressMin = absl::Milliseconds(100);
   // Below this, one lost heartbeat and a slow disk write start an election.
   static constexpr int kElectionHeartbeatsMin = 5;
 
@@ -75,6 +77,7 @@ struct Config {
   uint64_t snapshot_rate_bytes = uint64_t{64} << 20;  // a second; 0: no limit
   uint64_t max_request_bytes = 1536 * 1024;
   uint64_t max_txn_ops = 128;
+  absl::Duration watch_progress_interval = absl::Minutes(10);
   std::string log_level = "info";
   RepairMode repair = RepairMode::kAuto;
   // The last resort when a majority is lost for good: start from this member's data alone.

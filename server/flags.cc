@@ -41,6 +41,13 @@ absl::Status SetMilliseconds(std::string_view text, absl::Duration* out) {
   return absl::OkStatus();
 }
 
+// As etcd's flags have them: "10m", "1h30m", "100ms".
+absl::Status SetDuration(std::string_view text, absl::Duration* out) {
+  if (absl::ParseDuration(base::ToAbsl(text), out)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("'{}' is not a duration: write 10m, 30s or 100ms", base::Printable(text)));
+}
+
 absl::Status SetUrls(std::string_view text, std::vector<Url>* out) {
   absl::StatusOr<std::vector<Url>> urls = ParseUrlList(text);
   if (urls.ok()) *out = *std::move(urls);
@@ -133,6 +140,9 @@ constexpr Flag kFlags[] = {
      [](std::string_view v, Config* c) { return SetNumber(v, &c->max_request_bytes); }},
     {"max-txn-ops", "N", "Most operations in one transaction (default: 128)",
      [](std::string_view v, Config* c) { return SetNumber(v, &c->max_txn_ops); }},
+    {"watch-progress-notify-interval", "DURATION",
+     "How often watches that ask for it are told of progress, at least 100ms (default: 10m)",
+     [](std::string_view v, Config* c) { return SetDuration(v, &c->watch_progress_interval); }},
     {"log-level", "LEVEL", "debug, info, warn or error (default: info)",
      [](std::string_view v, Config* c) { return SetText(v, &c->log_level); }},
     {"repair", "MODE",

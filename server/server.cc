@@ -19,6 +19,7 @@
 #include "server/admission.h"
 #include "server/cluster_service.h"
 #include "server/data_dir.h"
+#include "server/etcd_errors.h"
 #include "server/fatal.h"
 #include "server/identity.h"
 #include "server/join.h"
@@ -36,6 +37,8 @@
 #include "server/request_pipeline.h"
 #include "server/state_machine.h"
 #include "server/version.h"
+#include "server/watch_hub.h"
+#include "server/watch_service.h"
 #include "storage/damage.h"
 #include "storage/segmented_log.h"
 
@@ -95,6 +98,7 @@ class ServerImpl : public Server {
   // In the order of their creation; destroyed the other way round.
   std::unique_ptr<DataDir> data_dir_;
   std::unique_ptr<RequestPipeline> pipeline_;
+  std::unique_ptr<WatchHub> watch_hub_;
   std::unique_ptr<KvStateMachine> machine_;
   std::unique_ptr<storage::LogStore> log_;
   Index known_commit_;  // as recovered; a hint
@@ -108,6 +112,7 @@ class ServerImpl : public Server {
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
+  std::unique_ptr<WatchService> watch_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
   Listener clients_;
@@ -246,6 +251,14 @@ absl::Status ServerImpl::OpenStorage() {
   absl::StatusOr<std::unique_ptr<KvStateMachine>> machine = KvStateMachine::Open(machine_options);
   if (!machine.ok()) return storage::Annotate(machine.status(), "cannot open the store");
   machine_ = *std::move(machine);
+  watch_hub_ = WatchHub::Create(
+      {.max_request_bytes = config_.max_request_bytes,
+       .progress_interval = config_.watch_progress_interval,
+       .election_timeout = config_.election_timeout,
+       .fence = [this] { return admission_->fenced() ? ErrCorrupt() : absl::OkStatus(); },
+       .on_fatal = on_fatal_,
+       .seed = base::RandomSeed()});
+  machine_->AddListener(watch_hub_.get());
 
   absl::StatusOr<std::unique_ptr<storage::LogStore>> log =
       storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
@@ -368,12 +381,14 @@ absl::Status ServerImpl::OpenClientPort() {
   cluster_service_ = std::make_unique<ClusterService>(View(), member_changer_.get());
   member_service_ = std::make_unique<MemberService>(View(), member_changer_.get());
   maintenance_service_ = std::make_unique<MaintenanceService>(View(), on_fatal_);
+  watch_hub_->Start(View());
+  watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
   absl::StatusOr<Listener> clients =
       Listen({.flag = kClientFlag,
               .urls = config_.listen_client_urls,
               .callers = Callers::kClients,
               .services = {kv_service_->service(), cluster_service_.get(), member_service_.get(),
-                           maintenance_service_.get()},
+                           maintenance_service_.get(), watch_service_->service()},
               .max_request_bytes = config_.max_request_bytes});
   if (!clients.ok()) return clients.status();
   clients_ = *std::move(clients);
@@ -405,6 +420,8 @@ void ServerImpl::Publish() {
 void ServerImpl::CloseClientPort() {
   if (kv_service_ != nullptr) kv_service_->Stop();
   if (member_changer_ != nullptr) member_changer_->Stop();
+  if (watch_service_ != nullptr) watch_service_->Stop();
+  if (watch_hub_ != nullptr) watch_hub_->Stop();
   if (clients_.server == nullptr) {
     if (pipeline_ != nullptr) pipeline_->Stop();
     return;
