@@ -35,6 +35,7 @@
 #include "server/publisher.h"
 #include "server/repair.h"
 #include "server/request_pipeline.h"
+#include "server/restore_import.h"
 #include "server/state_machine.h"
 #include "server/version.h"
 #include "server/watch_hub.h"
@@ -65,8 +66,13 @@ uint64_t RandomNonZero() {
 
 class ServerImpl : public Server {
  public:
-  ServerImpl(const Config& config, std::function<void()> on_removed)
-      : config_(config), on_removed_(std::move(on_removed)), on_fatal_(DieIn(config.data_dir)) {}
+  // `restore`: what the data directory is to be filled from, if anything.
+  ServerImpl(const Config& config, std::optional<RestorePlan> restore,
+             std::function<void()> on_removed)
+      : config_(config),
+        restore_(std::move(restore)),
+        on_removed_(std::move(on_removed)),
+        on_fatal_(DieIn(config.data_dir)) {}
   ~ServerImpl() override { Stop(); }
 
   absl::Status StartAll();
@@ -91,6 +97,7 @@ class ServerImpl : public Server {
   void HandOver();
 
   const Config config_;
+  const std::optional<RestorePlan> restore_;
   const std::function<void()> on_removed_;
   const std::function<void(const absl::Status&)> on_fatal_;
   Identity identity_;
@@ -212,6 +219,8 @@ absl::Status ServerImpl::FindIdentity() {
   absl::StatusOr<Identity> identity;
   if (found->has_value()) {
     identity = IdentityOf(config_, **found);
+  } else if (restore_.has_value()) {
+    identity = RestoredIdentity(config_, *restore_);
   } else if (config_.initial_cluster_state == ClusterState::kExisting) {
     identity = Join(config_);
   } else {
@@ -236,6 +245,13 @@ absl::Status ServerImpl::OpenStorage() {
   LOG_INFO("{} member {} (id {:x}) of cluster {:x} in {}",
            data_dir_->created() ? "created" : "restarting", config_.name, identity_.self.value,
            identity_.cluster_id, config_.data_dir);
+
+  if (restore_.has_value()) {
+    const absl::Status imported =
+        ImportRestore(*restore_, config_.data_dir, *data_dir_, identity_,
+                      {.dir = {}, .block_cache_bytes = config_.cache_bytes});
+    if (!imported.ok()) return imported;
+  }
 
   pipeline_ = RequestPipeline::Create(
       {.origin = RandomNonZero(),
@@ -486,7 +502,13 @@ void ServerImpl::Stop() {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
                                                       std::function<void()> on_removed) {
-  auto server = std::make_unique<ServerImpl>(config, std::move(on_removed));
+  absl::StatusOr<std::optional<RestorePlan>> restore = ReadRestorePlan(config.data_dir);
+  if (!restore.ok()) return restore.status();
+  absl::StatusOr<Config> effective =
+      restore->has_value() ? ConfigFor(**restore, config) : absl::StatusOr<Config>(config);
+  if (!effective.ok()) return effective.status();
+  auto server =
+      std::make_unique<ServerImpl>(*effective, *std::move(restore), std::move(on_removed));
   if (absl::Status status = server->StartAll(); !status.ok()) return status;
   return server;
 }
