@@ -23,6 +23,7 @@
 #include "server/compactor.h"
 #include "server/data_dir.h"
 #include "server/divergence_checker.h"
+#include "server/etcd_errors.h"
 #include "server/fatal.h"
 #include "server/identity.h"
 #include "server/join.h"
@@ -42,6 +43,8 @@
 #include "server/space_guard.h"
 #include "server/state_machine.h"
 #include "server/version.h"
+#include "server/watch_hub.h"
+#include "server/watch_service.h"
 #include "storage/damage.h"
 #include "storage/segmented_log.h"
 
@@ -107,6 +110,7 @@ class ServerImpl : public Server {
   // In the order of their creation; destroyed the other way round.
   std::unique_ptr<DataDir> data_dir_;
   std::unique_ptr<RequestPipeline> pipeline_;
+  std::unique_ptr<WatchHub> watch_hub_;
   std::unique_ptr<KvStateMachine> machine_;
   // Listeners of the machine: they live as long as it applies.
   std::unique_ptr<AlarmWatch> alarm_watch_;
@@ -127,6 +131,7 @@ class ServerImpl : public Server {
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
+  std::unique_ptr<WatchService> watch_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
   Listener clients_;
@@ -282,6 +287,14 @@ absl::Status ServerImpl::OpenStorage() {
   check_log_ = std::make_unique<CheckLog>();
   machine_->AddListener(alarm_watch_.get());
   machine_->AddListener(check_log_.get());
+  watch_hub_ = WatchHub::Create(
+      {.max_request_bytes = config_.max_request_bytes,
+       .progress_interval = config_.watch_progress_interval,
+       .election_timeout = config_.election_timeout,
+       .fence = [this] { return admission_->fenced() ? ErrCorrupt() : absl::OkStatus(); },
+       .on_fatal = on_fatal_,
+       .seed = base::RandomSeed()});
+  machine_->AddListener(watch_hub_.get());
 
   absl::StatusOr<std::unique_ptr<storage::LogStore>> log =
       storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
@@ -417,12 +430,14 @@ absl::Status ServerImpl::OpenClientPort() {
                                    SpaceLimits{.quota_bytes = config_.quota_backend_bytes,
                                                .reserve_bytes = config_.disk_reserve_bytes});
   compactor_ = std::make_unique<Compactor>(View(), config_.compaction);
+  watch_hub_->Start(View());
+  watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
   absl::StatusOr<Listener> clients =
       Listen({.flag = kClientFlag,
               .urls = config_.listen_client_urls,
               .callers = Callers::kClients,
               .services = {kv_service_->service(), cluster_service_.get(), member_service_.get(),
-                           maintenance_service_.get()},
+                           maintenance_service_.get(), watch_service_->service()},
               .max_request_bytes = config_.max_request_bytes});
   if (!clients.ok()) return clients.status();
   clients_ = *std::move(clients);
@@ -455,6 +470,8 @@ void ServerImpl::CloseClientPort() {
   if (kv_service_ != nullptr) kv_service_->Stop();
   if (member_changer_ != nullptr) member_changer_->Stop();
   if (maintenance_service_ != nullptr) maintenance_service_->Stop();
+  if (watch_service_ != nullptr) watch_service_->Stop();
+  if (watch_hub_ != nullptr) watch_hub_->Stop();
   if (clients_.server == nullptr) {
     if (pipeline_ != nullptr) pipeline_->Stop();
     return;
