@@ -12,6 +12,7 @@
 #include "client/ctl/member_commands.h"
 #include "client/ctl/migrate.h"
 #include "client/ctl/snapshot_commands.h"
+#include "client/ctl/watch_command.h"
 
 namespace holdfast::ctl {
 namespace {
@@ -45,6 +46,7 @@ struct CommandLine {
   BackupArgs backup;
   std::string every;
   MigrateArgs migrate;
+  WatchArgs watch;
 };
 
 Io Console() { return {std::cin, std::cout, std::cerr}; }
@@ -128,6 +130,22 @@ void AddWrites(CLI::App& app, CommandLine& line) {
                   "Compares: version, create, mod, value, lease of (\"KEY\") with = != > <.\n"
                   "Operations: put KEY VALUE, get KEY [--prefix], del KEY [--prefix].\n\n") +
       kFooter);
+}
+
+void AddWatch(CLI::App& app, CommandLine& line) {
+  CLI::App* watch = app.add_subcommand("watch", "Print changes as they happen, until interrupted");
+  watch->add_option("KEY", line.watch.key, "The key, or the first key of the range")->required();
+  CLI::Option* prefix =
+      watch->add_flag("--prefix", line.watch.prefix, "All keys that begin with KEY");
+  watch->add_option("--range-end", line.watch.range_end, "All keys from KEY to before this one")
+      ->excludes(prefix);
+  watch->add_option("--rev", line.watch.revision, "From this revision on; 0: from now on")
+      ->check(CLI::NonNegativeNumber);
+  watch->add_flag("--prev-kv", line.watch.prev_kv, "Also print what was there before");
+  watch->add_flag("--age", line.watch.age,
+                  "Each second, to standard error: up to which revision everything was shown, and "
+                  "how long ago a change could have happened that was not");
+  watch->footer(kFooter);
 }
 
 void AddId(CLI::App* command, CommandLine& line) {
@@ -311,6 +329,7 @@ ExitCode RunChosen(const CLI::App& app, CommandLine& line) {
   }
   if (app.got_subcommand("del")) return Delete(line.common, line.key, line.prefix, Console());
   if (app.got_subcommand("txn")) return RunTxn(line.common, Console());
+  if (app.got_subcommand("watch")) return Watch(line.common, line.watch, Console());
   if (app.got_subcommand("status")) return Status(line.common, Console());
   if (app.got_subcommand("move-leader")) {
     return MoveLeaderTo(line.common, line.member_id, Console());
@@ -331,6 +350,7 @@ int Main(int argc, char** argv) {
   AddCommonOptions(app, line);
   AddGet(app, line);
   AddWrites(app, line);
+  AddWatch(app, line);
   app.add_subcommand("status", "Show what each endpoint says about itself, and the age of its data")
       ->footer(kFooter);
   AddMemberCommands(app, line);

@@ -1,11 +1,11 @@
-// holdfastctl watch: the changes of a key or a range, as they happen, and how old what was shown can
-// be.
+// holdfastctl watch: the changes of a key or a range, as they happen, and how old what was shown
+// can be.
 //
 // Goes on at the next endpoint where a stream breaks, behind the last revision that was printed, so
-// that no change is left out or printed twice. With `age`, each second a mark is sent down the watch
-// (Freshness W1, api/etcd/rpc.proto), and its answer printed to io.err; marks that stay unanswered for
-// kLostAfter mean that the connection is dead, and another endpoint is asked. Works on an etcd too,
-// which answers no marks: the age is then unknown.
+// that no change is left out or printed twice. With `age`, each second a mark is sent down the
+// watch (Freshness W1, api/etcd/rpc.proto), and its answer printed to io.err; marks that stay
+// unanswered for kLostAfter mean that the connection is dead, and another endpoint is asked. Works
+// on an etcd too, which answers no marks: the age is then unknown.
 #pragma once
 
 #include <cstdint>
