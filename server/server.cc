@@ -267,6 +267,8 @@ absl::Status ServerImpl::OpenStorage() {
         ImportRestore(*restore_, config_.data_dir, *data_dir_, identity_,
                       {.dir = {}, .block_cache_bytes = config_.cache_bytes});
     if (!imported.ok()) return imported;
+  } else {
+    RemoveRestoreLeftovers(config_.data_dir);
   }
 
   pipeline_ = RequestPipeline::Create(
