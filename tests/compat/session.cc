@@ -180,7 +180,7 @@ Outcome Session::Do(const std::string& text) {
       {"cancel", &Session::CancelCall}, {"read", &Session::ReadFrom},
       {"end", &Session::EndOf},         {"events", &Session::Events},
       {"pending", &Session::Pending},   {"ctl", &Session::Ctl},
-      {"run", &Session::RunProgram},    {"line", &Session::LineOf},
+      {"ctlproto", &Session::CtlProto}, {"run", &Session::RunProgram},    {"line", &Session::LineOf},
       {"type", &Session::TypeInto},     {"stop", &Session::StopProgram},
       {"http", &Session::Http},         {"hstart", &Session::HttpStart},
       {"hline", &Session::HttpLine},    {"hclose", &Session::HttpClose},

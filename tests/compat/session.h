@@ -12,6 +12,7 @@
 //                                           them is its own affair, a revision cut in two is not
 //   pending S                               "pending" unless something came
 //   ctl [@WHO] ARGS [<<< INPUT]             etcdctl, to its end
+//   ctlproto TYPE ARGS                      the same with -w protobuf: the message that it printed
 //   run P ctl ARGS · line P [N] · type P TEXT · stop P [SIGNAL]     one that stays
 //   http METHOD PATH [BODY] · hstart H METHOD PATH [BODY] · hline H [N] · hclose H
 //   metrics NAME ...                        the type of each in GET /metrics
@@ -108,6 +109,7 @@ class Session {
   Outcome Events(const std::string& rest);
   Outcome Pending(const std::string& rest);
   Outcome Ctl(const std::string& rest);
+  Outcome CtlProto(const std::string& rest);
   Outcome RunProgram(const std::string& rest);
   Outcome LineOf(const std::string& rest);
   Outcome TypeInto(const std::string& rest);

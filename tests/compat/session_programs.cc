@@ -103,6 +103,20 @@ Outcome Session::Ctl(const std::string& rest) {
   return Ended(line, program, kProgramTimeout);
 }
 
+Outcome Session::CtlProto(const std::string& rest) {
+  std::string line = rest;
+  const auto* const type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(
+      "etcdserverpb." + Pop(&line));
+  if (type == nullptr) return Broken("no such message");
+  Program program(CtlWords(line + " -w protobuf", variables_["eps"]), directory_);
+  program.CloseInput();
+  const std::string bytes = program.ReadAll(kProgramTimeout);
+  last_message_.reset(
+      google::protobuf::MessageFactory::generated_factory()->GetPrototype(type)->New());
+  if (!last_message_->ParseFromString(bytes)) return {"no " + type->name() + ": " + bytes, false};
+  return {masks_.Print(*last_message_), false};
+}
+
 Outcome Session::RunProgram(const std::string& rest) {
   std::string line = rest;
   const std::string name = Pop(&line);
