@@ -26,25 +26,75 @@ struct OldView {
 };
 
 // Which keys are attached to which lease: what the records' lease fields say, and nothing else.
+// Of a view, or of a writer that has not committed yet.
 template <class Source>
-void CompareAttachments(const Source& source, const MvccTwin& twin, const MvccTwin::Sight& sight) {
-  RangeOptions all;
-  all.key = all.range_end = std::string(1, '\0');
-  RangeResult records;
-  ASSERT_TRUE(twin.Range(sight, all, &records).ok());
-  for (int64_t lease = 0; lease <= TwinWorkload::kLeases; ++lease) {
-    std::vector<std::string> expected;
-    for (const KeyValue& kv : records.kvs) {
-      if (lease != 0 && kv.lease == lease) expected.push_back(kv.key);
+void CompareAttachments(const Source& source, const std::map<std::string, KeyValue>& records) {
+  for (int64_t lease = 1; lease <= TwinWorkload::kLeases; ++lease) {
+    std::vector<std::string> attached, found;
+    for (const auto& [key, kv] : records) {
+      if (kv.lease == lease) attached.push_back(key);
     }
-    std::vector<std::string> keys;
     const absl::Status scanned = source.ScanLeaseKeys(lease, [&](std::string_view key) {
-      keys.emplace_back(key);
+      found.emplace_back(key);
       return true;
     });
     ASSERT_TRUE(scanned.ok()) << scanned;
-    EXPECT_EQ(keys, expected) << "of lease " << lease;
+    EXPECT_EQ(found, attached) << "of lease " << lease;
   }
+}
+
+// Everything from a random key on, the keys of every lease, and history from a random revision on.
+void CompareScans(const OldView& old, const MvccTwin& twin, TwinWorkload& workload) {
+  const std::map<std::string, KeyValue> records = twin.Records(old.sight);
+  const std::string from = workload.RandomKey();
+  auto expected = records.lower_bound(from);
+  ASSERT_TRUE(old.view
+                  ->ScanRecords(from,
+                                [&](const KeyValueView& kv) {
+                                  EXPECT_TRUE(expected != records.end());
+                                  if (expected == records.end()) return false;
+                                  EXPECT_EQ(kv.key, expected->first);
+                                  EXPECT_EQ(kv.value, expected->second.value);
+                                  EXPECT_EQ(kv.mod_revision, expected->second.mod_revision);
+                                  ++expected;
+                                  return true;
+                                })
+                  .ok());
+  EXPECT_TRUE(expected == records.end());
+
+  CompareAttachments(*old.view, records);
+
+  const int64_t first = old.sight.newest - static_cast<int64_t>(workload.rng().Below(40));
+  std::vector<std::string> events, history;
+  const absl::Status scanned = old.view->ScanHistory(first, [&](const EventView& event) {
+    events.push_back(EventText(event));
+    return true;
+  });
+  if (first <= old.sight.compact) {
+    EXPECT_TRUE(absl::IsOutOfRange(scanned));
+    return;
+  }
+  ASSERT_TRUE(scanned.ok());
+  for (const auto& [revision, text] : twin.history()) {
+    if (revision >= first && revision <= old.sight.newest) history.push_back(text);
+  }
+  EXPECT_EQ(events, history);
+}
+
+// A range read in pages is the same range.
+void ComparePages(const OldView& old, TwinWorkload& workload) {
+  RangeOptions options = Everything();
+  const RangeResult whole = MustRange(*old.view, options);
+  options.page_bytes = 1 + workload.rng().Below(300);
+  std::vector<KeyValue> kvs;
+  for (;;) {
+    const RangeResult page = MustRange(*old.view, options);
+    kvs.insert(kvs.end(), page.kvs.begin(), page.kvs.end());
+    if (!page.more) break;
+    ASSERT_FALSE(page.kvs.empty());
+    options.key = page.kvs.back().key + '\0';
+  }
+  EXPECT_EQ(kvs, whole.kvs);
 }
 
 void CompareView(const OldView& old, const MvccTwin& twin, TwinWorkload& workload) {
@@ -62,7 +112,6 @@ void CompareView(const OldView& old, const MvccTwin& twin, TwinWorkload& workloa
   const auto kv = old.view->Get(single.key);
   ASSERT_TRUE(kv.ok());
   EXPECT_EQ(*kv, expected.kvs.empty() ? std::nullopt : std::optional(expected.kvs[0]));
-  CompareAttachments(*old.view, twin, old.sight);
 
   std::map<std::string, std::string> meta;
   ASSERT_TRUE(old.view
@@ -73,6 +122,8 @@ void CompareView(const OldView& old, const MvccTwin& twin, TwinWorkload& workloa
                              })
                   .ok());
   EXPECT_EQ(meta, old.meta);
+  CompareScans(old, twin, workload);
+  ComparePages(old, workload);
 }
 
 // One store's life: entries in commits of random size, views kept while later entries pile up,
@@ -86,9 +137,12 @@ void LiveOnce(uint64_t seed) {
   auto store = MustOpen(dir.store(), kTinyWriteBuffer);
   auto writer = store->NewWriter();
   std::deque<OldView> views;
+  std::vector<std::string> heard;
+  const auto listen = [&heard](const EventView& event) { heard.push_back(EventText(event)); };
+  writer->SetEventSink(listen);
   for (int step = 1; step <= kStepsPerRun && !testing::Test::HasFailure(); ++step) {
     workload.Step(twin, writer.get());
-    if (rng.OneIn(8)) CompareAttachments(*writer, twin, twin.Now());
+    if (rng.OneIn(8)) CompareAttachments(*writer, twin.Records(twin.Now()));
     if (!rng.OneIn(4)) continue;
     ASSERT_TRUE(writer->Commit(Index(static_cast<uint64_t>(step)), Term(1)).ok());
     if (rng.OneIn(4)) {
@@ -111,8 +165,12 @@ void LiveOnce(uint64_t seed) {
       EXPECT_EQ(store->applied().revision, twin.Now().newest);
       EXPECT_EQ(store->applied().compact_revision, twin.Now().compact);
       writer = store->NewWriter();
+      writer->SetEventSink(listen);
     }
   }
+  std::vector<std::string> told;
+  for (const auto& [revision, text] : twin.history()) told.push_back(text);
+  EXPECT_EQ(heard, told);
 }
 
 TEST(MvccQuickCheck, TheStoreAnswersAsItsTwin) {
