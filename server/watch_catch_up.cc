@@ -43,7 +43,7 @@ bool WatchHubImpl::StepCatchUp() {
     return true;
   }
   Sinks sinks;
-  bool did = true;
+  bool did = pass_ == nullptr || !pass_->failed;
   std::unique_ptr<Pass> done;
   {
     absl::MutexLock lock(&mutex_);
@@ -181,7 +181,7 @@ void WatchHubImpl::ReadHistory(Pass& pass) const {
   if (!status.ok()) {
     // Nothing is known of what was not read: the watches go on waiting, and this member stops.
     pass.through = pass.from - 1;
-    for (const auto& item : pass.items) item->events.clear();
+    pass.failed = true;
     if (options_.on_fatal) options_.on_fatal(status);
     return;
   }
@@ -190,22 +190,35 @@ void WatchHubImpl::ReadHistory(Pass& pass) const {
 
 void WatchHubImpl::FinishPass(Pass& pass) {
   for (const auto& item : pass.items) {
+    if (item->watch->state != Watch::State::kLagging) continue;
+    item->watch->stream->pass_outcome = StreamState::PassOutcome::kNothing;
+  }
+  for (const auto& item : pass.items) {
     Watch& watch = *item->watch;
     if (watch.state != Watch::State::kLagging) continue;  // cancelled meanwhile
     CHECK(watch.next == item->next);
-    if (pass.compacted >= item->next) {
+    if (pass.compacted > item->next) {
       CancelCompacted(watch, pass.compacted);
       continue;
     }
     if (pass.through < item->next) continue;
     const std::optional<int64_t> stopped = Deliver(watch, item->events, pass.through);
-    watch.stream->wants_empty = stopped.has_value();
     const int64_t next = stopped.value_or(pass.through + 1);
+    NoteOutcome(*watch.stream, /*moved=*/next != watch.next);
     if (next == watch.next) continue;
     TakeOut(watch);
     watch.caught_up = next - 1;
     Place(watch, next);
   }
+}
+
+// A stream whose room was too little for even one response waits until it is empty; or else the
+// same would be read, in vain, again and again.
+void WatchHubImpl::NoteOutcome(StreamState& stream, bool moved) {
+  using Outcome = StreamState::PassOutcome;
+  if (moved) stream.pass_outcome = Outcome::kMoved;
+  if (!moved && stream.pass_outcome == Outcome::kNothing) stream.pass_outcome = Outcome::kBlocked;
+  stream.wants_empty = stream.pass_outcome == Outcome::kBlocked;
 }
 
 void WatchHubImpl::CancelCompacted(Watch& watch, int64_t compact_revision) {

@@ -143,7 +143,7 @@ class MvccStore {
     virtual absl::Status ScanRecords(
         std::string_view from, const std::function<bool(const KeyValueView&)>& visit) const = 0;
     //   Every event with a revision >= from_revision, in order. A compacted event is not there:
-    //   OutOfRange, kCompactedText, if from_revision <= compact_revision.
+    //   OutOfRange, kCompactedText, if from_revision < compact_revision.
     virtual absl::Status ScanHistory(int64_t from_revision,
                                      const std::function<bool(const EventView&)>& visit) const = 0;
     //   The keys attached to a lease, in key order.
