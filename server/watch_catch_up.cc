@@ -90,6 +90,7 @@ bool WatchHubImpl::PlanPass() {
   pass->from = next;
   JoinPass(*pass, recent);
   CHECK(!pass->items.empty());
+  CHECK(pass->items.front()->next == next);
   if (recent) {
     ReadRecent(*pass);
     FinishPass(*pass);
@@ -100,9 +101,11 @@ bool WatchHubImpl::PlanPass() {
   return true;
 }
 
-// Whoever lags nearby, on any stream with room.
+// Whoever lags nearby, on any stream with room. The stream whose turn it is stands last, and is
+// taken first: a pass that others fill would not move the one that it begins at.
 void WatchHubImpl::JoinPass(Pass& pass, bool recent) {
-  for (StreamState* stream : lagging_streams_) {
+  for (auto turn = lagging_streams_.rbegin(); turn != lagging_streams_.rend(); ++turn) {
+    StreamState* const stream = *turn;
     if (!IsReady(*stream)) continue;
     for (auto it = stream->lagging.lower_bound({pass.from, INT64_MIN});
          it != stream->lagging.end() && it->first <= pass.from + limits().pass_near_revisions;

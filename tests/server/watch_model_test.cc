@@ -65,6 +65,7 @@ Command SomeCommand(base::Rng& rng, int64_t revision, int64_t* compacted) {
   Command command;
   switch (rng.Below(16)) {
     case 0: {
+      if (!rng.OneIn(4)) break;
       const int64_t to = revision - static_cast<int64_t>(rng.Below(20));
       if (to <= *compacted) break;
       command.mutable_compaction()->set_revision(to);
@@ -365,7 +366,7 @@ class History {
                 .seed = seed}) {}
 
   void Go(Figures* figures) {
-    for (int step = 0; step < 600 && !::testing::Test::HasFailure(); ++step) Step(figures);
+    for (int step = 0; step < 1500 && !::testing::Test::HasFailure(); ++step) Step(figures);
     for (const auto& client : clients_) {
       client->Drain();
       if (::testing::Test::HasFailure()) return;
@@ -474,7 +475,7 @@ TEST(WatchModel, EveryWatchIsGivenExactlyItsEvents) {
   const uint64_t first = one != nullptr ? std::strtoull(one, nullptr, 10) : 1;
   const uint64_t count = one != nullptr    ? 1
                          : many != nullptr ? std::strtoull(many, nullptr, 10)
-                                           : 60;
+                                           : 20;
   Figures figures;
   for (uint64_t seed = first; seed < first + count; ++seed) {
     SCOPED_TRACE(fmt::format("HOLDFAST_SEED={}", seed));
@@ -488,7 +489,7 @@ TEST(WatchModel, EveryWatchIsGivenExactlyItsEvents) {
       figures.compacted, figures.passes, figures.gaps, figures.snapshots);
   if (one != nullptr) return;
   // The runs reach what they are for.
-  EXPECT_GT(figures.events, 100 * count);
+  EXPECT_GT(figures.events, 50 * count);
   EXPECT_GT(figures.bookmarks, 0u);
   EXPECT_GT(figures.progress, 0u);
   EXPECT_GT(figures.fragments, 0u);

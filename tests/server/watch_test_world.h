@@ -1,6 +1,6 @@
 // One member without Raft and without threads: the real hub over the real state machine and store,
-// every turn of it taken by the test. A second state machine is the leader's: it applies everything
-// first, remembers every event, and lends its checkpoints.
+// every turn of it taken by the test. A second state machine is the leader's, which lends its
+// checkpoints; it is there once it is needed.
 #pragma once
 
 #include <deque>
@@ -111,7 +111,7 @@ class WatchWorld {
   WatchHub& hub() { return *hub_; }
   base::FakeClock& clock() { return clock_; }
   ClaimingNode& node() { return *node_; }
-  Recorder& recorder() { return recorder_; }
+  const Recorder& recorder() const { return leader_ != nullptr ? leader_recorder_ : recorder_; }
   int64_t revision() const { return machine_->applied_state().revision; }
   KvStateMachine& machine() { return *machine_; }
   // What a watch must be given of what was applied so far: in order, filtered.
@@ -124,9 +124,11 @@ class WatchWorld {
 
   TempDir dir_;
   base::FakeClock clock_;
-  Recorder recorder_;
+  Recorder recorder_, leader_recorder_;
   std::unique_ptr<WatchHub> hub_;
   std::unique_ptr<KvStateMachine> leader_, machine_;
+  Index last_;
+  std::vector<raft::EntryRef> entries_;
   std::unique_ptr<ClaimingNode> node_;
   int snapshots_ = 0;
 };
