@@ -1,6 +1,5 @@
 #include "server/apply_command.h"
 
-#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,6 +10,7 @@
 #include "server/apply_lease.h"
 #include "server/etcd_errors.h"
 #include "server/kv_codec.h"
+#include "server/kv_validate.h"
 #include "server/lease_record.h"
 #include "server/txn_execution.h"
 
@@ -103,19 +103,6 @@ absl::StatusOr<ApplyResult> ApplyCompaction(const etcdserverpb::CompactionReques
   auto response = want_answer ? std::make_unique<etcdserverpb::CompactionResponse>() : nullptr;
   if (response != nullptr) response->mutable_header()->set_revision(writer.revision());
   return ApplyResult{absl::OkStatus(), std::move(response)};
-}
-
-bool Puts(const etcdserverpb::TxnRequest& txn);
-
-bool Puts(const google::protobuf::RepeatedPtrField<etcdserverpb::RequestOp>& ops) {
-  return std::any_of(ops.begin(), ops.end(), [](const etcdserverpb::RequestOp& op) {
-    return op.has_request_put() || (op.has_request_txn() && Puts(op.request_txn()));
-  });
-}
-
-// In either branch, as etcd counts it.
-bool Puts(const etcdserverpb::TxnRequest& txn) {
-  return Puts(txn.success()) || Puts(txn.failure());
 }
 
 // nullopt: no alarm forbids it.

@@ -266,6 +266,10 @@ absl::Status Config::Complete() {
   if (initial_cluster.empty()) {
     initial_cluster = {{.name = name, .peer_urls = initial_advertise_peer_urls}};
   }
+  absl::StatusOr<CompactionPolicy> policy =
+      ParseCompactionPolicy(auto_compaction_mode, auto_compaction_retention);
+  if (!policy.ok()) return policy.status();
+  compaction = *std::move(policy);
   return absl::OkStatus();
 }
 

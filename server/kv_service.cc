@@ -193,6 +193,7 @@ ServerUnaryReactor* KvServiceImpl::Put(CallbackServerContext* context, const Put
                                        PutResponse* response) {
   absl::Status status = CheckPut(*request);
   if (status.ok()) status = CheckSize(*request);
+  if (status.ok()) status = admission_->CheckSpace();
   if (!status.ok()) return FinishNow(context, status);
   Command command;
   *command.mutable_put() = *request;
@@ -217,6 +218,10 @@ ServerUnaryReactor* KvServiceImpl::Txn(CallbackServerContext* context, const Txn
   if (!status.ok()) return FinishNow(context, status);
   if (IsReadOnly(*request)) {
     return StartRead(context, request, response, IsSerializable(*request));
+  }
+  if (Puts(*request)) {
+    status = admission_->CheckSpace();
+    if (!status.ok()) return FinishNow(context, status);
   }
   Command command;
   *command.mutable_txn() = *request;
@@ -308,11 +313,11 @@ void KvServiceImpl::ReadSerializable(R read, bool may_refresh) {
 
 template <class R>
 absl::Status KvServiceImpl::Evaluate(const R& read) {
-  if (machine_->alarms().all_corrupt()) return ErrCorrupt();
   const std::shared_ptr<storage::MvccStore> store = machine_->store();
   const std::unique_ptr<storage::MvccStore::View> view = store->NewView();
   const int64_t revision = view->applied().revision;
   if (revision < read.terms.min_revision) return Behind(revision, read.terms.min_revision);
+  if (absl::Status status = admission_->CheckTrust(); !status.ok()) return status;
   std::function<bool(size_t)> take;
   if (read.reservation != nullptr) {
     take = [reservation = read.reservation](size_t bytes) { return reservation->Grow(bytes); };

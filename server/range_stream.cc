@@ -79,7 +79,7 @@ class RangeStream : public grpc::ServerWriteReactor<RangeStreamResponse> {
   }
 
   absl::Status ReadPart(RangeResponse* response) {
-    if (options_.machine->alarms().all_corrupt()) return ErrCorrupt();
+    if (absl::Status status = options_.admission->CheckTrust(); !status.ok()) return status;
     const std::shared_ptr<storage::MvccStore> store = options_.machine->store();
     const std::unique_ptr<storage::MvccStore::View> view = store->NewView();
     if (header_revision_ == 0) {

@@ -59,6 +59,7 @@ struct Marker {
   bool copying = false;
   std::string next_key;  // while copying: what is below is there
   int part = 0;          // of `revision`, if that had to be split: so many are there
+  int mends = 0;         // steps that brought back what expired while nobody kept it alive
 
   std::string Encode() const {
     json out = {{"format", 1},
@@ -67,6 +68,7 @@ struct Marker {
                 {"revision", revision}};
     if (copying) out["copying_from"] = absl::Base64Escape(next_key);
     if (part != 0) out["part"] = part;
+    if (mends != 0) out["mends"] = mends;
     return out.dump();
   }
   static std::optional<Marker> Decode(const std::string& text) {
@@ -79,6 +81,7 @@ struct Marker {
       marker.revision = in.at("revision").get<int64_t>();
       marker.copying = in.contains("copying_from");
       marker.part = in.value("part", 0);
+      marker.mends = in.value("mends", 0);
       if (!absl::Base64Unescape(in.at("prefix").get<std::string>(), &marker.prefix)) {
         return std::nullopt;
       }
@@ -192,11 +195,15 @@ class LeaseCopier {
     if (!told.ok()) return told.status();
     if (told->ttl() <= 0) return false;
     if (absl::Status status = target_.Grant(lease, told->grantedttl()); !status.ok()) return status;
-    std::lock_guard lock(mutex_);
-    // One that was here before this process may be about to expire: its turn comes at once.
-    known_[lease] = {told->grantedttl(), absl::InfinitePast()};
-    if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
+    Adopt(lease, told->grantedttl());
     return true;
+  }
+  // One that the target has.
+  void Adopt(int64_t lease, int64_t ttl_s) {
+    std::lock_guard lock(mutex_);
+    // It may be about to expire: its turn comes at once.
+    known_[lease] = {ttl_s, absl::InfinitePast()};
+    if (!thread_.joinable()) thread_ = std::thread([this] { Run(); });
   }
   size_t size() {
     std::lock_guard lock(mutex_);
@@ -219,7 +226,16 @@ class LeaseCopier {
       }
       lock.unlock();
       std::vector<int64_t> alive, gone;
+      // One question for all of them; a member that lags may not list the newest.
+      const absl::StatusOr<std::vector<int64_t>> listed =
+          due.empty() ? std::vector<int64_t>() : source_.Leases();
+      const std::set<int64_t> there =
+          listed.ok() ? std::set<int64_t>(listed->begin(), listed->end()) : std::set<int64_t>();
       for (const int64_t id : due) {
+        if (!listed.ok() || there.contains(id)) {
+          alive.push_back(id);
+          continue;
+        }
         const auto told = source_.TimeToLive(id);
         // Not told: rather too long than too short.
         (told.ok() && told->ttl() <= 0 ? gone : alive).push_back(id);
@@ -304,6 +320,10 @@ class Migration {
 
  private:
   absl::Status Begin();
+  // Of an earlier run: keeps its leases alive from here on, and brings back what has expired in
+  // the target since, and not in the source.
+  absl::Status TakeUpLeases();
+  absl::Status Mend(const std::string& key, OrderedWriter::Step* step);
   absl::Status Copy();
   absl::Status Follow();
   absl::Status Apply(const WatchedRevision& revision);
@@ -387,7 +407,7 @@ absl::Status Migration::Begin() {
       io_.err << fmt::format("holdfastctl: going on with the migration that is at revision {}{}\n",
                              marker_.revision, marker_.copying ? ", not yet all copied" : "");
       writer_ = std::make_unique<OrderedWriter>(&target_, MarkerKey(), before);
-      return absl::OkStatus();
+      return TakeUpLeases();
     }
     if (!args_.force) {
       return absl::FailedPreconditionError(
@@ -444,6 +464,53 @@ absl::Status Migration::AddOp(const mvccpb::Event& event, OrderedWriter::Step* s
   step->bytes += BytesOf(event.kv());
   step->ops.push_back(std::move(op));
   return absl::OkStatus();
+}
+
+// The key as of the revision that the target is at.
+absl::Status Migration::Mend(const std::string& key, OrderedWriter::Step* step) {
+  etcdserverpb::RangeRequest request;
+  request.set_key(key);
+  request.set_revision(marker_.revision);
+  etcdserverpb::RangeResponse found;
+  const absl::Status status = source_.Range(request, &found);
+  if (absl::IsOutOfRange(status)) {
+    return absl::OutOfRangeError(
+        "keys of a lease expired in the target while no migration ran, and the source has "
+        "compacted "
+        "the revision that could tell them: begin anew with --force and an empty target");
+  }
+  if (!status.ok() || found.kvs().empty()) return status;
+  if (Full(*step, BytesOf(found.kvs(0)))) {
+    ++marker_.mends;
+    if (absl::Status flushed = Flush(step); !flushed.ok()) return flushed;
+  }
+  mvccpb::Event event;  // a PUT
+  *event.mutable_kv() = std::move(*found.mutable_kvs(0));
+  return AddOp(event, step);
+}
+
+absl::Status Migration::TakeUpLeases() {
+  const auto ids = source_.Leases();
+  if (!ids.ok()) return ids.status();
+  OrderedWriter::Step step;
+  for (const int64_t id : *ids) {
+    const auto ours = target_.TimeToLive(id);
+    if (!ours.ok()) return ours.status();
+    if (ours->ttl() > 0) {
+      leases_.Adopt(id, ours->grantedttl());
+      continue;
+    }
+    const auto theirs = source_.TimeToLive(id, /*keys=*/true);
+    if (!theirs.ok()) return theirs.status();
+    for (const std::string& key : theirs->keys()) {
+      if (theirs->ttl() <= 0 || !Wanted(key)) continue;
+      if (absl::Status status = Mend(key, &step); !status.ok()) return status;
+    }
+  }
+  if (step.ops.empty()) return absl::OkStatus();
+  ++marker_.mends;
+  if (absl::Status status = Flush(&step); !status.ok()) return status;
+  return writer_->Drain();
 }
 
 absl::Status Migration::Copy() {

@@ -116,9 +116,10 @@ absl::StatusOr<std::vector<int64_t>> Remote::Leases() {
   return ids;
 }
 
-absl::StatusOr<etcdserverpb::LeaseTimeToLiveResponse> Remote::TimeToLive(int64_t lease) {
+absl::StatusOr<etcdserverpb::LeaseTimeToLiveResponse> Remote::TimeToLive(int64_t lease, bool keys) {
   etcdserverpb::LeaseTimeToLiveRequest request;
   request.set_id(lease);
+  request.set_keys(keys);
   etcdserverpb::LeaseTimeToLiveResponse response;
   const absl::Status status = Try([&](const auto& channel, grpc::ClientContext* context) {
     return etcdserverpb::Lease::NewStub(channel)->LeaseTimeToLive(context, request, &response);

@@ -50,7 +50,8 @@ class Remote {
   absl::StatusOr<StoreState> State();
   absl::StatusOr<std::vector<int64_t>> Leases();
   // TTL -1: there is no such lease.
-  absl::StatusOr<etcdserverpb::LeaseTimeToLiveResponse> TimeToLive(int64_t lease);
+  absl::StatusOr<etcdserverpb::LeaseTimeToLiveResponse> TimeToLive(int64_t lease,
+                                                                   bool keys = false);
   // OK also if there is such a lease already.
   absl::Status Grant(int64_t lease, int64_t ttl_s);
   absl::Status KeepAlive(const std::vector<int64_t>& leases);
