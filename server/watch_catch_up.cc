@@ -43,7 +43,7 @@ bool WatchHubImpl::StepCatchUp() {
     return true;
   }
   Sinks sinks;
-  bool did = true;
+  bool did = pass_ == nullptr || !pass_->failed;
   std::unique_ptr<Pass> done;
   {
     absl::MutexLock lock(&mutex_);
@@ -90,6 +90,7 @@ bool WatchHubImpl::PlanPass() {
   pass->from = next;
   JoinPass(*pass, recent);
   CHECK(!pass->items.empty());
+  CHECK(pass->items.front()->next == next);
   if (recent) {
     ReadRecent(*pass);
     FinishPass(*pass);
@@ -100,9 +101,11 @@ bool WatchHubImpl::PlanPass() {
   return true;
 }
 
-// Whoever lags nearby, on any stream with room.
+// Whoever lags nearby, on any stream with room. The stream whose turn it is stands last, and is
+// taken first: a pass that others fill would not move the one that it begins at.
 void WatchHubImpl::JoinPass(Pass& pass, bool recent) {
-  for (StreamState* stream : lagging_streams_) {
+  for (auto turn = lagging_streams_.rbegin(); turn != lagging_streams_.rend(); ++turn) {
+    StreamState* const stream = *turn;
     if (!IsReady(*stream)) continue;
     for (auto it = stream->lagging.lower_bound({pass.from, INT64_MIN});
          it != stream->lagging.end() && it->first <= pass.from + limits().pass_near_revisions;
@@ -181,7 +184,7 @@ void WatchHubImpl::ReadHistory(Pass& pass) const {
   if (!status.ok()) {
     // Nothing is known of what was not read: the watches go on waiting, and this member stops.
     pass.through = pass.from - 1;
-    for (const auto& item : pass.items) item->events.clear();
+    pass.failed = true;
     if (options_.on_fatal) options_.on_fatal(status);
     return;
   }
@@ -190,22 +193,35 @@ void WatchHubImpl::ReadHistory(Pass& pass) const {
 
 void WatchHubImpl::FinishPass(Pass& pass) {
   for (const auto& item : pass.items) {
+    if (item->watch->state != Watch::State::kLagging) continue;
+    item->watch->stream->pass_outcome = StreamState::PassOutcome::kNothing;
+  }
+  for (const auto& item : pass.items) {
     Watch& watch = *item->watch;
     if (watch.state != Watch::State::kLagging) continue;  // cancelled meanwhile
     CHECK(watch.next == item->next);
-    if (pass.compacted >= item->next) {
+    if (pass.compacted > item->next) {
       CancelCompacted(watch, pass.compacted);
       continue;
     }
     if (pass.through < item->next) continue;
     const std::optional<int64_t> stopped = Deliver(watch, item->events, pass.through);
-    watch.stream->wants_empty = stopped.has_value();
     const int64_t next = stopped.value_or(pass.through + 1);
+    NoteOutcome(*watch.stream, /*moved=*/next != watch.next);
     if (next == watch.next) continue;
     TakeOut(watch);
     watch.caught_up = next - 1;
     Place(watch, next);
   }
+}
+
+// A stream whose room was too little for even one response waits until it is empty; or else the
+// same would be read, in vain, again and again.
+void WatchHubImpl::NoteOutcome(StreamState& stream, bool moved) {
+  using Outcome = StreamState::PassOutcome;
+  if (moved) stream.pass_outcome = Outcome::kMoved;
+  if (!moved && stream.pass_outcome == Outcome::kNothing) stream.pass_outcome = Outcome::kBlocked;
+  stream.wants_empty = stream.pass_outcome == Outcome::kBlocked;
 }
 
 void WatchHubImpl::CancelCompacted(Watch& watch, int64_t compact_revision) {

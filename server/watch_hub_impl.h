@@ -101,6 +101,7 @@ class WatchHubImpl : public WatchHub {
   void ReadRecent(Pass& pass) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReadHistory(Pass& pass) const;
   void FinishPass(Pass& pass) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  static void NoteOutcome(StreamState& stream, bool moved);
   void CancelCompacted(Watch& watch, int64_t compact_revision)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 

@@ -122,6 +122,7 @@ class StreamState : public WatchStream, public std::enable_shared_from_this<Stre
   bool in_lagging_streams = false;
   // What comes next is too large for the room that was there: wait for all of it.
   bool wants_empty = false;
+  enum class PassOutcome { kNothing, kBlocked, kMoved } pass_outcome = PassOutcome::kNothing;
   int64_t next_id = 0;
   size_t key_bytes = 0;
   // Progress was asked for, and is owed as soon as this is dispatched; 0: not.
@@ -154,8 +155,9 @@ struct Pass {
   WatchIndex index;
   int64_t from = 0;
   bool read = false;
+  bool failed = false;
   int64_t through = 0;    // read up to here; below `from`: nothing was
-  int64_t compacted = 0;  // the compact revision, if `from` is not above it
+  int64_t compacted = 0;  // the compact revision, if `from` is below it
 };
 
 }  // namespace holdfast::server::watch

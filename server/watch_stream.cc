@@ -149,6 +149,7 @@ void WatchHubImpl::Create(StreamState& stream, const WatchCreateRequest& request
   }
   const int64_t applied = member_.machine->applied_state().revision;
   Sinks sinks;
+  bool behind = false;
   {
     absl::MutexLock lock(&mutex_);
     if (stream.sink == nullptr) return;
@@ -175,9 +176,12 @@ void WatchHubImpl::Create(StreamState& stream, const WatchCreateRequest& request
     } else {
       PushRefusal(stream, checked);
     }
+    behind = dispatched_ < applied;
     sinks = TakeSinks();
   }
   Wake(sinks);
+  // While nobody watched, nobody was woken.
+  if (behind) WakeDispatch();
 }
 
 void WatchHubImpl::Refuse(StreamState& stream, const absl::Status& why) {

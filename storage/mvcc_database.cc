@@ -366,7 +366,7 @@ void Database::ReclaimHistory() {
   int64_t before = reclaimed_revision_.load();
   if (horizon <= before || !reclaimed_revision_.compare_exchange_strong(before, horizon)) return;
   const HistoryKey first = EncodeHistoryKey({0, 0});
-  const HistoryKey last = EncodeHistoryKey({horizon, UINT32_MAX});
+  const HistoryKey last = EncodeHistoryKey({horizon - 1, UINT32_MAX});
   const rocksdb::Slice begin(AsView(first));
   const rocksdb::Slice end(AsView(last));
   rocksdb::Status status = rocksdb::DeleteFilesInRange(db_.get(), history_, &begin, &end);

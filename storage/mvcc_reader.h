@@ -74,7 +74,7 @@ class RecordReader {
   // REQUIRES: `at` is not below the compact revision.
   absl::Status ScanRecordsAt(int64_t at, std::string_view from,
                              const std::function<bool(const KeyValueView&)>& visit) const;
-  // Of the database alone. REQUIRES: from_revision is above the compact revision.
+  // Of the database alone. REQUIRES: from_revision is not below the compact revision.
   absl::Status ScanHistory(int64_t from_revision,
                            const std::function<bool(const EventView&)>& visit) const;
 

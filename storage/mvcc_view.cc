@@ -57,7 +57,7 @@ absl::Status RocksView::ScanRecordsAt(int64_t revision, std::string_view from,
 
 absl::Status RocksView::ScanHistory(int64_t from_revision,
                                     const std::function<bool(const EventView&)>& visit) const {
-  if (from_revision <= applied().compact_revision) return CompactedError();
+  if (from_revision < applied().compact_revision) return CompactedError();
   return reader_.ScanHistory(from_revision, visit);
 }
 

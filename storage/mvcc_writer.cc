@@ -154,9 +154,10 @@ absl::Status RocksWriter::Compact(int64_t revision) {
   CHECK(!open_);
   if (revision <= state_.compact_revision) return CompactedError();
   if (revision > state_.revision) return FutureRevisionError();
-  // What lies before the last compaction has its own range delete: disjoint ones stay cheap.
-  const HistoryKey begin = EncodeHistoryKey({state_.compact_revision + 1, 0});
-  const HistoryKey end = EncodeHistoryKey({revision + 1, 0});
+  // What lies before the last compaction has its own range delete: disjoint ones stay cheap. The
+  // events of `revision` itself stay: whoever was told that he is compacted goes on from there.
+  const HistoryKey begin = EncodeHistoryKey({state_.compact_revision, 0});
+  const HistoryKey end = EncodeHistoryKey({revision, 0});
   const rocksdb::Status status = batch_.DeleteRange(
       database_.history(), rocksdb::Slice(AsView(begin)), rocksdb::Slice(AsView(end)));
   if (!status.ok()) return ToStatus(status, "cannot collect a compaction");
