@@ -54,6 +54,8 @@ struct Config {
   static constexpr size_t kTokenBytesMax = 128;
   static constexpr absl::Duration kHeartbeatMin = absl::Milliseconds(10);
   static constexpr absl::Duration kElectionMax = absl::Seconds(50);
+  // etcd's.
+  static constexpr absl::Duration kWatchProgressMin = absl::Milliseconds(100);
   // Below this, one lost heartbeat and a slow disk write start an election.
   static constexpr int kElectionHeartbeatsMin = 5;
 
@@ -83,6 +85,7 @@ struct Config {
   std::string auto_compaction_mode;
   std::string auto_compaction_retention;
   CompactionPolicy compaction;
+  absl::Duration watch_progress_interval = absl::Minutes(10);
   std::string log_level = "info";
   RepairMode repair = RepairMode::kAuto;
   // The last resort when a majority is lost for good: start from this member's data alone.

@@ -49,6 +49,13 @@ absl::Status SetMilliseconds(std::string_view text, absl::Duration* out) {
   return absl::OkStatus();
 }
 
+// As etcd's flags have them: "10m", "1h30m", "100ms".
+absl::Status SetDuration(std::string_view text, absl::Duration* out) {
+  if (absl::ParseDuration(base::ToAbsl(text), out)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("'{}' is not a duration: write 10m, 30s or 100ms", base::Printable(text)));
+}
+
 absl::Status SetUrls(std::string_view text, std::vector<Url>* out) {
   absl::StatusOr<std::vector<Url>> urls = ParseUrlList(text);
   if (urls.ok()) *out = *std::move(urls);
@@ -156,6 +163,9 @@ constexpr Flag kFlags[] = {
      "History to keep: hours, a time such as 10m, or a number of revisions; 0: all of it (default: "
      "15 minutes and 100000 revisions, whichever is more)",
      [](std::string_view v, Config* c) { return SetText(v, &c->auto_compaction_retention); }},
+    {"watch-progress-notify-interval", "DURATION",
+     "How often watches that ask for it are told of progress, at least 100ms (default: 10m)",
+     [](std::string_view v, Config* c) { return SetDuration(v, &c->watch_progress_interval); }},
     {"log-level", "LEVEL", "debug, info, warn or error (default: info)",
      [](std::string_view v, Config* c) { return SetText(v, &c->log_level); }},
     {"repair", "MODE",

@@ -291,7 +291,16 @@ absl::Status WriteLog(const std::string& log_dir, const Identity& identity) {
 absl::StatusOr<std::optional<RestorePlan>> ReadRestorePlan(const std::string& data_dir) {
   const std::string path = PlanPath(data_dir);
   std::error_code ignored;
-  if (!fs::exists(path, ignored)) return std::nullopt;
+  if (!fs::exists(path, ignored)) {
+    if (!fs::exists(RestoreDir(data_dir), ignored)) return std::nullopt;
+    const auto owner = DataDir::ReadOwner(data_dir);
+    // One that cannot be read is its reader's to tell.
+    if (!owner.ok() || owner->has_value()) return std::nullopt;
+    return absl::FailedPreconditionError(
+        fmt::format("{} is not complete, so `holdfastctl snapshot restore` did not get to its end: "
+                    "remove {} and run it again",
+                    RestoreDir(data_dir), data_dir));
+  }
   std::ifstream in(path);
   const std::string text{std::istreambuf_iterator<char>(in), std::istreambuf_iterator<char>()};
   std::string why = "it is no JSON";
@@ -314,6 +323,12 @@ absl::StatusOr<std::optional<RestorePlan>> ReadRestorePlan(const std::string& da
       fmt::format("{} cannot be read ({}): remove the data directory and run `holdfastctl snapshot "
                   "restore` again",
                   path, base::Printable(why, 200)));
+}
+
+void RemoveRestoreLeftovers(const std::string& data_dir) {
+  std::error_code error;
+  fs::remove_all(RestoreDir(data_dir), error);
+  if (error) LOG_WARN("cannot remove {}: {}", RestoreDir(data_dir), error.message());
 }
 
 absl::StatusOr<Config> ConfigFor(const RestorePlan& plan, Config config) {
@@ -377,10 +392,7 @@ absl::Status ImportRestore(const RestorePlan& plan, const std::string& data_dir,
     return status;
   }
   at("done");
-  // Only space is lost if this fails.
-  std::error_code error;
-  fs::remove_all(RestoreDir(data_dir), error);
-  if (error) LOG_WARN("cannot remove {}: {}", RestoreDir(data_dir), error.message());
+  RemoveRestoreLeftovers(data_dir);
   LOG_INFO("restored: the store begins at revision {}, everything before it is compacted",
            plan.revision + plan.bump_revision);
   return absl::OkStatus();

@@ -59,12 +59,17 @@ struct RestorePlan {
 };
 
 // nullopt: nothing is to be restored. DataLoss: plan.json cannot be read. FailedPrecondition: of a
-// newer format.
+// newer format; or there are files and no plan, and no member either: `snapshot restore` was cut
+// short, and a member that started now would start empty.
 absl::StatusOr<std::optional<RestorePlan>> ReadRestorePlan(const std::string& data_dir);
 
 // `config` with the plan's cluster. FailedPrecondition: the plan is another member's.
 // InvalidArgument: its cluster is none.
 absl::StatusOr<Config> ConfigFor(const RestorePlan& plan, Config config);
+
+// What a crash behind the last step leaves: space and nothing else. REQUIRES: `data_dir` holds a
+// member, and no plan.
+void RemoveRestoreLeftovers(const std::string& data_dir);
 
 // REQUIRES: config is of ConfigFor.
 absl::StatusOr<Identity> RestoredIdentity(const Config& config, const RestorePlan& plan);

@@ -42,6 +42,8 @@
 #include "server/space_guard.h"
 #include "server/state_machine.h"
 #include "server/version.h"
+#include "server/watch_hub.h"
+#include "server/watch_service.h"
 #include "storage/damage.h"
 #include "storage/segmented_log.h"
 
@@ -107,10 +109,12 @@ class ServerImpl : public Server {
   // In the order of their creation; destroyed the other way round.
   std::unique_ptr<DataDir> data_dir_;
   std::unique_ptr<RequestPipeline> pipeline_;
-  std::unique_ptr<KvStateMachine> machine_;
-  // Listeners of the machine: they live as long as it applies.
+  // Those that listen to the machine outlive it, and what they ask outlives them.
   std::unique_ptr<AlarmWatch> alarm_watch_;
   std::unique_ptr<CheckLog> check_log_;
+  std::unique_ptr<Admission> admission_;
+  std::unique_ptr<WatchHub> watch_hub_;
+  std::unique_ptr<KvStateMachine> machine_;
   std::unique_ptr<storage::LogStore> log_;
   Index known_commit_;  // as recovered; a hint
   std::unique_ptr<raft::FreshnessFile> freshness_file_;
@@ -118,7 +122,6 @@ class ServerImpl : public Server {
   std::unique_ptr<raft::RaftNode> node_;
   std::unique_ptr<MemberChanger> member_changer_;
   std::unique_ptr<PeerMemberService> peer_member_service_;
-  std::unique_ptr<Admission> admission_;
   std::unique_ptr<DivergenceChecker> divergence_checker_;
   std::unique_ptr<PeerCheckService> peer_check_service_;
   std::unique_ptr<SpaceGuard> space_guard_;
@@ -127,6 +130,7 @@ class ServerImpl : public Server {
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
+  std::unique_ptr<WatchService> watch_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
   Listener clients_;
@@ -194,6 +198,8 @@ void ServerImpl::CloseParts() {
   transport_.reset();
   log_.reset();
   machine_.reset();
+  watch_hub_.reset();
+  admission_.reset();
   check_log_.reset();
   alarm_watch_.reset();
   pipeline_.reset();
@@ -262,6 +268,8 @@ absl::Status ServerImpl::OpenStorage() {
         ImportRestore(*restore_, config_.data_dir, *data_dir_, identity_,
                       {.dir = {}, .block_cache_bytes = config_.cache_bytes});
     if (!imported.ok()) return imported;
+  } else {
+    RemoveRestoreLeftovers(config_.data_dir);
   }
 
   pipeline_ = RequestPipeline::Create(
@@ -282,6 +290,15 @@ absl::Status ServerImpl::OpenStorage() {
   check_log_ = std::make_unique<CheckLog>();
   machine_->AddListener(alarm_watch_.get());
   machine_->AddListener(check_log_.get());
+  admission_ = std::make_unique<Admission>(/*node=*/nullptr, alarm_watch_.get());
+  watch_hub_ =
+      WatchHub::Create({.max_request_bytes = config_.max_request_bytes,
+                        .progress_interval = config_.watch_progress_interval,
+                        .election_timeout = config_.election_timeout,
+                        .fence = [admission = admission_.get()] { return admission->CheckTrust(); },
+                        .on_fatal = on_fatal_,
+                        .seed = base::RandomSeed()});
+  machine_->AddListener(watch_hub_.get());
 
   absl::StatusOr<std::unique_ptr<storage::LogStore>> log =
       storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
@@ -357,7 +374,7 @@ absl::Status ServerImpl::StartNode() {
       View(), MemberChanger::Options{.timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
                                      .leaderless_max = 2 * config_.election_timeout});
   peer_member_service_ = std::make_unique<PeerMemberService>(View(), member_changer_.get());
-  admission_ = std::make_unique<Admission>(node_.get(), alarm_watch_.get());
+  admission_->SetNode(node_.get());
   divergence_checker_ = std::make_unique<DivergenceChecker>(
       View(), check_log_.get(), admission_.get(),
       DivergenceChecker::Options{.data_dir = config_.data_dir, .on_fatal = on_fatal_});
@@ -417,12 +434,14 @@ absl::Status ServerImpl::OpenClientPort() {
                                    SpaceLimits{.quota_bytes = config_.quota_backend_bytes,
                                                .reserve_bytes = config_.disk_reserve_bytes});
   compactor_ = std::make_unique<Compactor>(View(), config_.compaction);
+  watch_hub_->Start(View());
+  watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
   absl::StatusOr<Listener> clients =
       Listen({.flag = kClientFlag,
               .urls = config_.listen_client_urls,
               .callers = Callers::kClients,
               .services = {kv_service_->service(), cluster_service_.get(), member_service_.get(),
-                           maintenance_service_.get()},
+                           maintenance_service_.get(), watch_service_->service()},
               .max_request_bytes = config_.max_request_bytes});
   if (!clients.ok()) return clients.status();
   clients_ = *std::move(clients);
@@ -455,6 +474,8 @@ void ServerImpl::CloseClientPort() {
   if (kv_service_ != nullptr) kv_service_->Stop();
   if (member_changer_ != nullptr) member_changer_->Stop();
   if (maintenance_service_ != nullptr) maintenance_service_->Stop();
+  if (watch_service_ != nullptr) watch_service_->Stop();
+  if (watch_hub_ != nullptr) watch_hub_->Stop();
   if (clients_.server == nullptr) {
     if (pipeline_ != nullptr) pipeline_->Stop();
     return;

@@ -85,12 +85,20 @@ struct RangeOptions {
   int64_t min_create_revision = 0, max_create_revision = 0;  // 0: no bound
   // A named limit, not etcd's: the answer's keys and values together. Beyond it ResourceExhausted.
   size_t max_bytes = SIZE_MAX;
+  // Asked before the answer grows by so many bytes (in steps of some 64 KiB); false ends the read
+  // with ResourceExhausted. Null: nobody counts.
+  std::function<bool(size_t bytes)> take = nullptr;
+  // One page of a longer read in key order: what lies behind the answer is not counted (`count` is
+  // of what was looked at), and the answer ends, `more` set, at about so many bytes, but not before
+  // its first record. 0: no page.
+  size_t page_bytes = 0;
 };
 
 struct RangeResult {
   std::vector<KeyValue> kvs;
   bool more = false;
   int64_t count = 0;  // of the whole range at that revision, before limit and filters
+  int64_t bytes = 0;  // the keys and values that were counted
 };
 
 // Errors that callers tell apart by code: OutOfRange with payload text exactly
