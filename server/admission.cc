@@ -11,7 +11,8 @@ absl::Status Admission::Admit(const grpc::CallbackServerContext& context, Call c
   if (call == Call::kRead || call == Call::kWrite) {
     if (absl::Status status = CheckTrust(); !status.ok()) return status;
   }
-  if (WantsLeader(context) && !node_->status().leader) return ErrNoLeader();
+  if (WantsLeader(context) && !node_.load(std::memory_order_acquire)->status().leader)
+    return ErrNoLeader();
   return absl::OkStatus();
 }
 

@@ -28,9 +28,12 @@ class Admission {
     kAdmin,  // members, alarms, compaction, backup
   };
 
-  // Both must outlive this. `alarms` null (tests): none is ever in force.
+  // Both must outlive this. `node` null: SetNode comes before the first Admit. `alarms` null
+  // (tests): none is ever in force.
   explicit Admission(const raft::RaftNode* node, const AlarmWatch* alarms = nullptr)
       : node_(node), alarms_(alarms) {}
+  // Once. What follows the state machine may ask CheckTrust before there is a node.
+  void SetNode(const raft::RaftNode* node) { node_.store(node, std::memory_order_release); }
 
   // Not OK: what the caller is told, and nothing else is done.
   absl::Status Admit(const grpc::CallbackServerContext& context, Call call) const;
@@ -48,7 +51,7 @@ class Admission {
   }
 
  private:
-  const raft::RaftNode* const node_;
+  std::atomic<const raft::RaftNode*> node_;
   const AlarmWatch* const alarms_;
   std::atomic<bool> fenced_ = false;
   std::atomic<bool> short_of_space_ = false;

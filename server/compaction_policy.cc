@@ -33,13 +33,7 @@ absl::StatusOr<CompactionPolicy> ParseCompactionPolicy(std::string_view mode,
     return absl::InvalidArgumentError(fmt::format(
         "--auto-compaction-mode={} is unknown: write periodic or revision", base::Printable(mode)));
   }
-  if (retention.empty()) {
-    if (mode.empty()) return policy;
-    return absl::InvalidArgumentError(fmt::format(
-        "--auto-compaction-mode={} needs --auto-compaction-retention: how much to keep (0: no "
-        "automatic compaction)",
-        mode));
-  }
+  if (retention.empty()) return policy;
   const std::optional<int64_t> number = WholeNumber(retention);
   if (number == 0) {
     policy.mode = Mode::kOff;

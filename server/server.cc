@@ -23,7 +23,6 @@
 #include "server/compactor.h"
 #include "server/data_dir.h"
 #include "server/divergence_checker.h"
-#include "server/etcd_errors.h"
 #include "server/fatal.h"
 #include "server/identity.h"
 #include "server/join.h"
@@ -114,12 +113,13 @@ class ServerImpl : public Server {
   // In the order of their creation; destroyed the other way round.
   std::unique_ptr<DataDir> data_dir_;
   std::unique_ptr<RequestPipeline> pipeline_;
+  // Those that listen to the machine outlive it, and what they ask outlives them.
+  std::unique_ptr<AlarmWatch> alarm_watch_;
+  std::unique_ptr<CheckLog> check_log_;
+  std::unique_ptr<Admission> admission_;
   std::unique_ptr<WatchHub> watch_hub_;
   std::unique_ptr<Lessor> lessor_;
   std::unique_ptr<KvStateMachine> machine_;
-  // Listeners of the machine: they live as long as it applies.
-  std::unique_ptr<AlarmWatch> alarm_watch_;
-  std::unique_ptr<CheckLog> check_log_;
   std::unique_ptr<storage::LogStore> log_;
   Index known_commit_;  // as recovered; a hint
   std::unique_ptr<raft::FreshnessFile> freshness_file_;
@@ -129,7 +129,6 @@ class ServerImpl : public Server {
   std::unique_ptr<PeerMemberService> peer_member_service_;
   std::unique_ptr<LeaseRouter> lease_router_;
   std::unique_ptr<PeerLeaseService> peer_lease_service_;
-  std::unique_ptr<Admission> admission_;
   std::unique_ptr<DivergenceChecker> divergence_checker_;
   std::unique_ptr<PeerCheckService> peer_check_service_;
   std::unique_ptr<SpaceGuard> space_guard_;
@@ -209,6 +208,8 @@ void ServerImpl::CloseParts() {
   transport_.reset();
   log_.reset();
   machine_.reset();
+  watch_hub_.reset();
+  admission_.reset();
   check_log_.reset();
   alarm_watch_.reset();
   lessor_.reset();
@@ -300,13 +301,14 @@ absl::Status ServerImpl::OpenStorage() {
   check_log_ = std::make_unique<CheckLog>();
   machine_->AddListener(alarm_watch_.get());
   machine_->AddListener(check_log_.get());
-  watch_hub_ = WatchHub::Create(
-      {.max_request_bytes = config_.max_request_bytes,
-       .progress_interval = config_.watch_progress_interval,
-       .election_timeout = config_.election_timeout,
-       .fence = [this] { return admission_->fenced() ? ErrCorrupt() : absl::OkStatus(); },
-       .on_fatal = on_fatal_,
-       .seed = base::RandomSeed()});
+  admission_ = std::make_unique<Admission>(/*node=*/nullptr, alarm_watch_.get());
+  watch_hub_ =
+      WatchHub::Create({.max_request_bytes = config_.max_request_bytes,
+                        .progress_interval = config_.watch_progress_interval,
+                        .election_timeout = config_.election_timeout,
+                        .fence = [admission = admission_.get()] { return admission->CheckTrust(); },
+                        .on_fatal = on_fatal_,
+                        .seed = base::RandomSeed()});
   machine_->AddListener(watch_hub_.get());
   lessor_ = std::make_unique<Lessor>(
       Lessor::Options{.election_timeout = config_.election_timeout, .on_fatal = on_fatal_});
@@ -386,7 +388,7 @@ absl::Status ServerImpl::StartNode() {
       View(), MemberChanger::Options{.timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
                                      .leaderless_max = 2 * config_.election_timeout});
   peer_member_service_ = std::make_unique<PeerMemberService>(View(), member_changer_.get());
-  admission_ = std::make_unique<Admission>(node_.get(), alarm_watch_.get());
+  admission_->SetNode(node_.get());
   divergence_checker_ = std::make_unique<DivergenceChecker>(
       View(), check_log_.get(), admission_.get(),
       DivergenceChecker::Options{.data_dir = config_.data_dir, .on_fatal = on_fatal_});

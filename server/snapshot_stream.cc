@@ -66,10 +66,12 @@ class SnapshotStreams::Stream : public Reactor {
       const uint64_t left = source_->done() ? 0 : source_->remaining_bytes_estimate();
       if (absl::Status sent = Send(*std::move(piece), left); !sent.ok()) return sent;
     }
-    // Nobody reads the store any more: what it held back may go.
-    source_.reset();
+    Release();
     return Send(sha.Finish(), 0);
   }
+
+  // On the stream's thread: what the view holds back on the disk may go.
+  void Release() { source_.reset(); }
 
   void Stop() {
     std::lock_guard lock(mutex_);
@@ -150,6 +152,8 @@ SnapshotStreams::Reactor* SnapshotStreams::Start(
   slot->busy = true;
   slot->thread = std::thread([this, slot, stream] {
     const absl::Status status = stream->Run();
+    // Nobody reads the store any more, however long gRPC keeps the stream.
+    stream->Release();
     {
       std::lock_guard done(mutex_);
       slot->stream.reset();

@@ -89,7 +89,7 @@ class SpaceGuard::Impl {
             "room; then clear the alarm (etcdctl alarm disarm). docs/maintenance.md",
             *shortage);
       } else {
-        LOG_INFO("there is enough space again; the alarm NOSPACE stays until it is cleared");
+        LOG_WARN("there is enough space again; the alarm NOSPACE stays until it is cleared");
       }
     }
     if (short_) Raise();

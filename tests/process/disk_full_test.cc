@@ -15,6 +15,8 @@ TEST(DiskFull, StopsTheMemberAndLosesNothing) {
   options.binary = bench::BinaryBesideOwn("holdfastd");
   options.root = dir;
   options.members = 1;
+  // This is about what happens when it does run full: without the guard that comes before.
+  options.extra_args = {"--disk-reserve-bytes=-1"};
   auto cluster = bench::LocalCluster::Start(options);
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   auto client = OpenClient((*cluster)->Endpoints());

@@ -117,10 +117,48 @@ class FakeNode : public raft::RaftNode {
   std::vector<ChangeDone> held_;  // never answered
 };
 
+// Empty.
+class FakeView : public storage::MvccStore::View {
+ public:
+  const storage::AppliedState& applied() const override { return applied_; }
+  absl::Status Range(const storage::RangeOptions&, storage::RangeResult*) const override {
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::optional<storage::KeyValue>> Get(std::string_view) const override {
+    return std::optional<storage::KeyValue>();
+  }
+  absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view) const override {
+    return std::optional<std::string>();
+  }
+  absl::Status ScanMeta(std::string_view, std::string_view,
+                        const storage::MvccStore::MetaVisitor&) const override {
+    return absl::OkStatus();
+  }
+  absl::Status ScanRecords(
+      std::string_view, const std::function<bool(const storage::KeyValueView&)>&) const override {
+    return absl::OkStatus();
+  }
+  absl::Status ScanRecordsAt(
+      int64_t, std::string_view,
+      const std::function<bool(const storage::KeyValueView&)>&) const override {
+    return absl::OkStatus();
+  }
+  absl::Status ScanHistory(int64_t,
+                           const std::function<bool(const storage::EventView&)>&) const override {
+    return absl::OkStatus();
+  }
+  absl::Status ScanLeaseKeys(int64_t, const std::function<bool(std::string_view)>&) const override {
+    return absl::OkStatus();
+  }
+
+ private:
+  const storage::AppliedState applied_;
+};
+
 class FakeStore : public storage::MvccStore {
  public:
   storage::AppliedState applied() const override { return {}; }
-  std::unique_ptr<View> NewView() const override { return nullptr; }
+  std::unique_ptr<View> NewView() const override { return std::make_unique<FakeView>(); }
   std::unique_ptr<Writer> NewWriter() override { return nullptr; }
   absl::StatusOr<Index> Flush() override {
     ++flushes_;
@@ -162,12 +200,19 @@ class FakeMachine : public KvStateMachine {
     return incarnation_;
   }
 
-  AlarmSet alarms() const override { return {}; }
+  AlarmSet alarms() const override {
+    std::lock_guard lock(mutex_);
+    return alarms_;
+  }
   void AddListener(ApplyListener*) override {}
 
   void set_member(uint64_t id, MemberAttributes attributes) {
     std::lock_guard lock(mutex_);
     members_[id] = std::move(attributes);
+  }
+  void set_alarms(const AlarmSet& alarms) {
+    std::lock_guard lock(mutex_);
+    alarms_ = alarms;
   }
   void set_incarnation(uint64_t incarnation) {
     std::lock_guard lock(mutex_);
@@ -180,6 +225,7 @@ class FakeMachine : public KvStateMachine {
   mutable std::mutex mutex_;
   std::map<uint64_t, MemberAttributes> members_;
   uint64_t incarnation_ = 0;
+  AlarmSet alarms_;
 };
 
 // Applies what is proposed to the machine at once, or refuses the first `refusals_`.
@@ -198,7 +244,7 @@ class FakePipeline : public RequestPipeline {
         result.status = ErrTimeout();
       }
     }
-    if (result.status.ok()) Apply(command);
+    if (result.status.ok()) Apply(command, &result);
     std::move(done)(std::move(result));
   }
   void LinearizableRead(ReadDone done) override {
@@ -225,7 +271,27 @@ class FakePipeline : public RequestPipeline {
   int refusals_ = 0;
 
  private:
-  void Apply(const command::v1::Command& command) {
+  void Apply(const command::v1::Command& command, ApplyResult* result) {
+    if (command.has_alarm()) {
+      AlarmSet alarms = machine_->alarms();
+      const AlarmSet::Alarm alarm = {command.alarm().member_id(),
+                                     static_cast<AlarmType>(command.alarm().type())};
+      if (command.alarm().action() == command::v1::Alarm::ACTIVATE) alarms.Raise(alarm);
+      if (command.alarm().action() == command::v1::Alarm::DEACTIVATE) alarms.Clear(alarm);
+      machine_->set_alarms(alarms);
+      auto response = std::make_unique<etcdserverpb::AlarmResponse>();
+      response->mutable_header()->set_revision(17);
+      for (const AlarmSet::Alarm& one : alarms.alarms()) {
+        response->add_alarms()->set_memberid(one.first);
+      }
+      result->response = std::move(response);
+      return;
+    }
+    if (command.has_downgrade()) {
+      result->response = std::make_unique<etcdserverpb::DowngradeResponse>();
+      return;
+    }
+    if (command.has_compaction()) return;
     if (command.has_cluster_birth()) {
       machine_->set_incarnation(command.cluster_birth().incarnation());
     } else {

@@ -64,6 +64,42 @@ TEST(ConfigDefaults, AreThoseOfEtcd) {
   EXPECT_EQ(config.max_txn_ops, 128u);
 }
 
+TEST(ConfigMaintenance, SpaceIsABytesCountThatMayBeNegative) {
+  EXPECT_EQ(Parsed({}).quota_backend_bytes, 0);
+  EXPECT_EQ(Parsed({}).disk_reserve_bytes, std::nullopt);
+  EXPECT_EQ(Parsed({"--quota-backend-bytes=8589934592"}).quota_backend_bytes, 8589934592);
+  EXPECT_EQ(Parsed({"--quota-backend-bytes", "-1"}).quota_backend_bytes, -1);
+  EXPECT_EQ(Parsed({"--disk-reserve-bytes=-1"}).disk_reserve_bytes, -1);
+  EXPECT_EQ(Parsed({}, {"HOLDFAST_DISK_RESERVE_BYTES=0"}).disk_reserve_bytes, 0);
+  EXPECT_THAT(ErrorOf({"--quota-backend-bytes=2GB"}), HasSubstr("'2GB' is not a whole number"));
+  EXPECT_THAT(ErrorOf({"--disk-reserve-bytes=x"}), HasSubstr("--disk-reserve-bytes=x"));
+}
+
+TEST(ConfigMaintenance, CompactionIsReadAsEtcdReadsIt) {
+  using Mode = CompactionPolicy::Mode;
+  const auto policy = [](const Args& args) { return Parsed(args).compaction; };
+  EXPECT_EQ(policy({}), CompactionPolicy());
+  EXPECT_EQ(policy({"--auto-compaction-retention=0"}).mode, Mode::kOff);
+  EXPECT_EQ(policy({"--auto-compaction-mode=revision", "--auto-compaction-retention=0"}).mode,
+            Mode::kOff);
+  EXPECT_EQ(policy({"--auto-compaction-retention=3"}),
+            (CompactionPolicy{.mode = Mode::kPeriodic, .period = absl::Hours(3)}));
+  EXPECT_EQ(policy({"--auto-compaction-mode=periodic", "--auto-compaction-retention=1h30m"}),
+            (CompactionPolicy{.mode = Mode::kPeriodic, .period = absl::Minutes(90)}));
+  EXPECT_EQ(policy({"--auto-compaction-mode", "revision", "--auto-compaction-retention", "1000"}),
+            (CompactionPolicy{.mode = Mode::kRevision, .revisions = 1000}));
+  EXPECT_THAT(ErrorOf({"--auto-compaction-mode=always", "--auto-compaction-retention=1"}),
+              HasSubstr("write periodic or revision"));
+  EXPECT_EQ(policy({"--auto-compaction-mode=revision"}), CompactionPolicy());
+  EXPECT_THAT(ErrorOf({"--auto-compaction-mode=revision", "--auto-compaction-retention=1h"}),
+              HasSubstr("no number of revisions"));
+  for (const char* wrong : {"-1", "often", "10ms", "-3h", "99999999"}) {
+    EXPECT_THAT(ErrorOf({std::string("--auto-compaction-retention=") + wrong}),
+                HasSubstr("--auto-compaction-retention="))
+        << wrong;
+  }
+}
+
 TEST(ConfigDefaults, FollowFromWhatIsGiven) {
   const Config config = Parsed(
       {"--name=b", "--listen-peer-urls=http://0.0.0.0:2380",

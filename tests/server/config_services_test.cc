@@ -17,6 +17,7 @@
 #include "config_fakes.h"
 #include "etcd/health.grpc.pb.h"
 #include "etcd/rpc.grpc.pb.h"
+#include "server/admission.h"
 #include "server/cluster_service.h"
 #include "server/etcd_errors.h"
 #include "server/fatal.h"
@@ -36,7 +37,9 @@ class ServicesTest : public testing::Test {
   ServicesTest()
       : changer_(View(), {}),
         cluster_service_(View(), &changer_),
-        maintenance_service_(View(), [this](const absl::Status& status) { fatal_ = status; }) {
+        maintenance_service_(View(), &admission_,
+                             {.on_fatal = [this](const absl::Status& status) { fatal_ = status; },
+                              .quota_bytes = 7}) {
     node_.set_status(LedStatus());
     grpc::ServerBuilder builder;
     builder.RegisterService(&cluster_service_);
@@ -48,6 +51,7 @@ class ServicesTest : public testing::Test {
   }
   ~ServicesTest() override {
     changer_.Stop();
+    maintenance_service_.Stop();
     server_->Shutdown();
   }
 
@@ -70,6 +74,7 @@ class ServicesTest : public testing::Test {
   FakeMachine machine_;
   FakePipeline pipeline_{&machine_};
   absl::Status fatal_;
+  Admission admission_{&node_};
   MemberChanger changer_;
   ClusterService cluster_service_;
   MaintenanceService maintenance_service_;
@@ -134,6 +139,9 @@ TEST_F(ServicesTest, StatusTellsTheMemberAndItsAge) {
   EXPECT_EQ(response.raftappliedindex(), 41u);
   EXPECT_EQ(response.raftterm(), 3u);
   EXPECT_FALSE(response.islearner());
+  EXPECT_EQ(response.storageversion(), "3.5.0");
+  EXPECT_EQ(response.dbsizequota(), 7);
+  EXPECT_FALSE(response.downgradeinfo().enabled());
   EXPECT_THAT(response.errors(), IsEmpty());
   // Freshness 2: 1 s slowed by 0.2 %, and 1 ms of reading three clocks.
   EXPECT_EQ(Trailer(context, "holdfast-age-ms"), "1003");
@@ -172,17 +180,76 @@ TEST_F(ServicesTest, HasLeaderMetadataIsHonoured) {
   expect(maintenance_->Defragment(&defragment_context, {}, &defragment));
 }
 
-TEST_F(ServicesTest, AlarmListIsLinearizableAndEmpty) {
-  grpc::ClientContext get_context, set_context;
+TEST_F(ServicesTest, AlarmsGoThroughTheLog) {
+  etcdserverpb::AlarmRequest request;
   etcdserverpb::AlarmResponse response;
-  ASSERT_TRUE(maintenance_->Alarm(&get_context, {}, &response).ok());
-  EXPECT_EQ(pipeline_.reads_, 1);
+  const auto call = [&](etcdserverpb::AlarmRequest::AlarmAction action) {
+    grpc::ClientContext context;
+    request.set_action(action);
+    return maintenance_->Alarm(&context, request, &response);
+  };
+  ASSERT_TRUE(call(etcdserverpb::AlarmRequest::GET).ok());
   EXPECT_EQ(response.alarms_size(), 0);
   EXPECT_EQ(response.header().revision(), 17);
-  etcdserverpb::AlarmRequest activate;
-  activate.set_action(etcdserverpb::AlarmRequest::ACTIVATE);
-  EXPECT_EQ(maintenance_->Alarm(&set_context, activate, &response).error_code(),
-            grpc::StatusCode::UNIMPLEMENTED);
+  EXPECT_EQ(response.header().member_id(), kSelf.value);
+  request.set_memberid(kOther.value);
+  request.set_alarm(etcdserverpb::NOSPACE);
+  ASSERT_TRUE(call(etcdserverpb::AlarmRequest::ACTIVATE).ok());
+  EXPECT_EQ(response.alarms_size(), 1);
+  EXPECT_EQ(pipeline_.WaitForProposals(2)[1].alarm().member_id(), kOther.value);
+
+  grpc::ClientContext status_context;
+  etcdserverpb::StatusResponse status;
+  ASSERT_TRUE(maintenance_->Status(&status_context, {}, &status).ok());
+  // To the byte what etcd 3.4 says.
+  EXPECT_THAT(status.errors(), ElementsAre("memberID:11 alarm:NOSPACE "));
+  ASSERT_TRUE(call(etcdserverpb::AlarmRequest::DEACTIVATE).ok());
+  EXPECT_EQ(response.alarms_size(), 0);
+
+  pipeline_.refusals_ = 1;
+  EXPECT_EQ(call(etcdserverpb::AlarmRequest::GET).error_message(), "etcdserver: request timed out");
+}
+
+TEST_F(ServicesTest, AFencedMemberTellsItsStatusAndNothingElse) {
+  admission_.Fence();
+  grpc::ClientContext status_context, alarm_context, hash_context, snapshot_context, move_context;
+  etcdserverpb::StatusResponse status;
+  ASSERT_TRUE(maintenance_->Status(&status_context, {}, &status).ok());
+  EXPECT_THAT(status.errors(), ElementsAre("etcdserver: corrupt cluster"));
+  const auto expect = [](const grpc::Status& refused) {
+    EXPECT_EQ(refused.error_code(), grpc::StatusCode::DATA_LOSS);
+    EXPECT_EQ(refused.error_message(), "etcdserver: corrupt cluster");
+  };
+  etcdserverpb::AlarmResponse alarm;
+  etcdserverpb::HashKVResponse hash;
+  etcdserverpb::SnapshotResponse piece;
+  etcdserverpb::MoveLeaderResponse move;
+  expect(maintenance_->Alarm(&alarm_context, {}, &alarm));
+  expect(maintenance_->HashKV(&hash_context, {}, &hash));
+  expect(maintenance_->MoveLeader(&move_context, {}, &move));
+  auto snapshot = maintenance_->Snapshot(&snapshot_context, {});
+  EXPECT_FALSE(snapshot->Read(&piece));
+  expect(snapshot->Finish());
+}
+
+TEST_F(ServicesTest, DowngradeIsValidatedAsEtcdDoes) {
+  using Request = etcdserverpb::DowngradeRequest;
+  const auto call = [&](Request::DowngradeAction action, const std::string& version) {
+    grpc::ClientContext context;
+    Request request;
+    request.set_action(action);
+    request.set_version(version);
+    etcdserverpb::DowngradeResponse response;
+    const grpc::Status status = maintenance_->Downgrade(&context, request, &response);
+    return status.ok() ? "ok " + response.version() : status.error_message();
+  };
+  EXPECT_EQ(call(Request::VALIDATE, "3.4.0"), "ok 3.5.0");
+  EXPECT_EQ(call(Request::VALIDATE, "3.x"), "etcdserver: wrong downgrade target version format");
+  EXPECT_EQ(call(Request::VALIDATE, "3.3"), "etcdserver: invalid downgrade target version");
+  EXPECT_EQ(call(Request::CANCEL, ""), "etcdserver: no inflight downgrade job");
+  EXPECT_EQ(call(Request::ENABLE, "3.4.0"), "ok 3.5.0");
+  EXPECT_EQ(pipeline_.WaitForProposals(1)[0].downgrade().target_version(), "3.4.0");
+  EXPECT_EQ(call(static_cast<Request::DowngradeAction>(7), ""), "etcdserver: unknown method");
 }
 
 TEST_F(ServicesTest, DefragmentFlushesAndMayBeRepeated) {
@@ -201,22 +268,6 @@ TEST_F(ServicesTest, AFailedFlushIsFatal) {
   etcdserverpb::DefragmentResponse response;
   EXPECT_FALSE(maintenance_->Defragment(&context, {}, &response).ok());
   EXPECT_FALSE(fatal_.ok());
-}
-
-TEST_F(ServicesTest, WhatIsNotThereSaysSo) {
-  const auto expect = [](const grpc::Status& status) {
-    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
-    EXPECT_THAT(status.error_message(), HasSubstr("in this release"));
-  };
-  grpc::ClientContext hash_context, hash_kv_context, snapshot_context;
-  etcdserverpb::HashResponse hash;
-  etcdserverpb::HashKVResponse hash_kv;
-  etcdserverpb::SnapshotResponse chunk;
-  expect(maintenance_->Hash(&hash_context, {}, &hash));
-  expect(maintenance_->HashKV(&hash_kv_context, {}, &hash_kv));
-  auto snapshot = maintenance_->Snapshot(&snapshot_context, {});
-  EXPECT_FALSE(snapshot->Read(&chunk));
-  expect(snapshot->Finish());
 }
 
 MemberAttributes Attributes() { return {.name = "a", .client_urls = {"http://a:2379"}}; }
