@@ -77,7 +77,9 @@ class Watchdog {
   std::thread thread_;
 };
 
-absl::Status StreamInto(const std::shared_ptr<grpc::Channel>& channel, DurableFile* file) {
+// `disk` gets the error of the file, if that is what ended it: no other endpoint would help.
+absl::Status StreamInto(const std::shared_ptr<grpc::Channel>& channel, DurableFile* file,
+                        absl::Status* disk) {
   grpc::ClientContext context;
   const auto stub = etcdserverpb::Maintenance::NewStub(channel);
   Watchdog watchdog(&context);
@@ -85,11 +87,11 @@ absl::Status StreamInto(const std::shared_ptr<grpc::Channel>& channel, DurableFi
   etcdserverpb::SnapshotResponse response;
   while (stream->Read(&response)) {
     watchdog.Heard();
-    if (absl::Status status = file->Write(response.blob()); !status.ok()) {
+    if (*disk = file->Write(response.blob()); !disk->ok()) {
       context.TryCancel();
       while (stream->Read(&response)) continue;
       stream->Finish();
-      return status;
+      return *disk;
     }
   }
   return FromGrpc(stream->Finish());
@@ -295,8 +297,9 @@ absl::StatusOr<SavedBackup> SaveBackup(const Remote& remote, const std::string& 
   for (const auto& channel : remote.channels()) {
     auto file = DurableFile::Create(path);
     if (!file.ok()) return file.status();
-    last = StreamInto(channel, file->get());
-    if (absl::IsResourceExhausted(last) || absl::IsInternal(last)) return last;
+    absl::Status disk;
+    last = StreamInto(channel, file->get(), &disk);
+    if (!disk.ok()) return disk;
     if (!last.ok()) continue;
     auto info = ReadBackup((*file)->part_path());
     if (!info.ok()) return info.status();
