@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -102,7 +103,7 @@ void ClientAcceptor::Accept(int listen_fd, bool http_only) {
     }
     Prepare(fd);
     if (http_only) {
-      options_.on_http1(fd);
+      options_.on_http_only(fd);
       continue;
     }
     // Edge-triggered: the bytes stay where they are, and would wake the loop for ever.

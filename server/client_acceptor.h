@@ -9,6 +9,7 @@
 // Threads: the callbacks run on the acceptor's loop; they must not block.
 #pragma once
 
+#include <atomic>
 #include <chrono>
 #include <deque>
 #include <functional>
@@ -34,12 +35,12 @@ class ClientAcceptor {
   struct Options {
     Take on_http2;
     Take on_http1;
+    Take on_http_only;  // connections of ports that speak nothing else, as they come
     // gRPC's clients send the preface at once, HTTP clients their request.
     std::chrono::milliseconds undecided_max{10'000};
     // Beyond it the connection that has been silent longest is closed.
     size_t max_undecided = 1024;
   };
-  // Null on_http2: every connection is for on_http1 (the ports that serve metrics).
   struct Port {
     ListenSockets sockets;
     bool http_only = false;
@@ -67,7 +68,8 @@ class ClientAcceptor {
   std::vector<Port> ports_;
 
   // Loop thread. The map knows when each came, the queue their order; an entry of the queue whose
-  // time differs is of a connection that is decided or gone.
+  // time differs is of a connection that is decided or gone. Such entries go when the silent ones
+  // before them do, so the queue holds what came within `undecided_max`.
   using Time = EventLoop::Clock::time_point;
   struct Silent {
     Time since;

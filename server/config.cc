@@ -93,6 +93,14 @@ absl::Status CheckListen(const Config& config) {
       }
     }
   }
+  for (const Url& url : config.listen_metrics_urls) {
+    if (url.port != 0 && !seen.insert(url.Address()).second) {
+      return Bad(
+          "{} stands in --listen-metrics-urls and serves clients or peers already: the client "
+          "port tells the metrics too; leave it out, or write a port of its own",
+          url.ToString());
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -115,6 +123,12 @@ absl::Status CheckTimes(const Config& config) {
         Config::kElectionHeartbeatsMin);
   }
   return absl::OkStatus();
+}
+
+absl::Status CheckWatch(const Config& config) {
+  if (config.watch_progress_interval >= Config::kWatchProgressMin) return absl::OkStatus();
+  return Bad("--watch-progress-notify-interval={} is too short: at least 100ms",
+             absl::FormatDuration(config.watch_progress_interval));
 }
 
 absl::Status CheckNumbers(const Config& config) {
@@ -260,6 +274,10 @@ absl::Status Config::Complete() {
   if (initial_cluster.empty()) {
     initial_cluster = {{.name = name, .peer_urls = initial_advertise_peer_urls}};
   }
+  absl::StatusOr<CompactionPolicy> policy =
+      ParseCompactionPolicy(auto_compaction_mode, auto_compaction_retention);
+  if (!policy.ok()) return policy.status();
+  compaction = *std::move(policy);
   return absl::OkStatus();
 }
 
@@ -269,7 +287,7 @@ absl::Status Config::Validate() const {
         CheckAdvertised("initial-advertise-peer-urls", initial_advertise_peer_urls),
         CheckAdvertisedClientPorts(*this), CheckListen(*this), CheckCluster(*this),
         CheckToken(initial_cluster_token), CheckTimes(*this), CheckNumbers(*this),
-        CheckLogLevel(log_level)}) {
+        CheckWatch(*this), CheckLogLevel(log_level)}) {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

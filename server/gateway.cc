@@ -80,8 +80,7 @@ void Gateway::Handle(HttpRequest request, std::shared_ptr<HttpExchange> exchange
 
 void Gateway::CallUnary(const Target& target, HttpRequest request,
                         std::shared_ptr<HttpExchange> exchange) {
-  absl::StatusOr<grpc::ByteBuffer> message =
-      JsonToGrpc(target.method->input_type(), request.body);
+  absl::StatusOr<grpc::ByteBuffer> message = JsonToGrpc(target.method->input_type(), request.body);
   if (!message.ok()) return exchange->Send(ErrorResponse(ToGrpc(message.status())));
   auto call = std::make_shared<UnaryCall>();
   call->request = *std::move(message);

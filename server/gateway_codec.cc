@@ -111,8 +111,8 @@ absl::StatusOr<grpc::ByteBuffer> JsonToGrpc(const google::protobuf::Descriptor* 
                                             std::string_view json) {
   const std::unique_ptr<google::protobuf::Message> message(
       google::protobuf::MessageFactory::generated_factory()->GetPrototype(type)->New());
-  const bool blank = std::ranges::all_of(
-      json, [](unsigned char c) { return std::isspace(c) != 0; });
+  const bool blank =
+      std::ranges::all_of(json, [](unsigned char c) { return std::isspace(c) != 0; });
   if (!blank) {
     google::protobuf::util::JsonParseOptions options;
     options.ignore_unknown_fields = true;
@@ -139,8 +139,7 @@ absl::StatusOr<std::string> GrpcToJson(const google::protobuf::Descriptor* type,
   google::protobuf::util::JsonPrintOptions options;
   options.preserve_proto_field_names = true;
   std::string json;
-  const auto printed =
-      google::protobuf::util::MessageToJsonString(*message, &json, options);
+  const auto printed = google::protobuf::util::MessageToJsonString(*message, &json, options);
   if (!printed.ok()) {
     return absl::InternalError(
         absl::string_view(printed.message().data(), printed.message().size()));
@@ -159,7 +158,8 @@ HttpResponse ErrorResponse(const grpc::Status& status) {
 std::string StreamErrorLine(const grpc::Status& status) {
   const int http = HttpStatusOf(status.error_code());
   return fmt::format(
-      R"({{"error":{{"grpc_code":{},"http_code":{},"message":{},"http_status":"{}"}}}})" "\n",
+      R"({{"error":{{"grpc_code":{},"http_code":{},"message":{},"http_status":"{}"}}}})"
+      "\n",
       static_cast<int>(status.error_code()), http, Quoted(status.error_message()),
       ReasonPhrase(http));
 }
@@ -170,8 +170,7 @@ void SetMetadata(const HttpRequest& request, grpc::ClientContext* context) {
     if (lower == "authorization") {
       Add(context, "authorization", value);
       const std::string_view token = value;
-      Add(context, "token",
-          token.starts_with(kBearer) ? token.substr(kBearer.size()) : token);
+      Add(context, "token", token.starts_with(kBearer) ? token.substr(kBearer.size()) : token);
     } else if (lower.starts_with(kMetadataPrefix)) {
       const std::string key = lower.substr(kMetadataPrefix.size());
       // What gRPC sets itself must not stand twice.

@@ -192,8 +192,8 @@ void Health::HandleChecks(const HttpRequest& request, std::shared_ptr<HttpExchan
       chosen.push_back(i);
     }
   }
-  auto round = std::make_shared<Round>(std::move(chosen), request.HasQuery("verbose"),
-                                       request.path, std::move(exchange));
+  auto round = std::make_shared<Round>(std::move(chosen), request.HasQuery("verbose"), request.path,
+                                       std::move(exchange));
   for (size_t i = 0; i < round->checks().size(); ++i) {
     const auto done = [round, i, all = checks_](absl::Status status) {
       Checks::Outcome& outcome = all->outcomes[round->checks()[i]];
@@ -223,22 +223,22 @@ void Health::HandleChecks(const HttpRequest& request, std::shared_ptr<HttpExchan
 }
 
 void Health::Register(MetricsRegistry* registry) {
-  registry->AddCounter("etcd_server_health_success",
-                       "The total number of successful health checks", &checks_->healthy);
+  registry->AddCounter("etcd_server_health_success", "The total number of successful health checks",
+                       &checks_->healthy);
   registry->AddCounter("etcd_server_health_failures", "The total number of failed health checks",
                        &checks_->unhealthy);
-  registry->AddSamples("etcd_server_healthcheck", "The result of each kind of healthcheck.",
-                       MetricKind::kGauge, [checks = checks_] {
-                         std::vector<MetricSample> samples;
-                         for (size_t i = 0; i < kChecks.size(); ++i) {
-                           const int last = checks->outcomes[i].last;
-                           if (last < 0) continue;
-                           samples.push_back(
-                               {{{"name", kChecks[i].name}, {"type", kChecks[i].type}},
-                                static_cast<double>(last)});
-                         }
-                         return samples;
-                       });
+  registry->AddSamples(
+      "etcd_server_healthcheck", "The result of each kind of healthcheck.", MetricKind::kGauge,
+      [checks = checks_] {
+        std::vector<MetricSample> samples;
+        for (size_t i = 0; i < kChecks.size(); ++i) {
+          const int last = checks->outcomes[i].last;
+          if (last < 0) continue;
+          samples.push_back(
+              {{{"name", kChecks[i].name}, {"type", kChecks[i].type}}, static_cast<double>(last)});
+        }
+        return samples;
+      });
   registry->AddSamples(
       "etcd_server_healthchecks_total", "The total number of each kind of healthcheck.",
       MetricKind::kCounter, [checks = checks_] {
@@ -246,10 +246,9 @@ void Health::Register(MetricsRegistry* registry) {
         for (size_t i = 0; i < kChecks.size(); ++i) {
           const auto add = [&samples, i](const char* status, const Counter& counter) {
             if (counter.value() == 0) return;
-            samples.push_back({{{"name", kChecks[i].name},
-                                {"status", status},
-                                {"type", kChecks[i].type}},
-                               static_cast<double>(counter.value())});
+            samples.push_back(
+                {{{"name", kChecks[i].name}, {"status", status}, {"type", kChecks[i].type}},
+                 static_cast<double>(counter.value())});
           };
           add("success", checks->outcomes[i].succeeded);
           add("error", checks->outcomes[i].failed);

@@ -209,8 +209,7 @@ bool HttpConnection::Proceed() {
 
 bool HttpConnection::Flush() {
   while (written_ < output_.size()) {
-    const ssize_t n =
-        send(fd_, output_.data() + written_, output_.size() - written_, MSG_NOSIGNAL);
+    const ssize_t n = send(fd_, output_.data() + written_, output_.size() - written_, MSG_NOSIGNAL);
     if (n < 0 && errno == EINTR) continue;
     if (n < 0) return errno == EAGAIN || errno == EWOULDBLOCK;
     written_ += static_cast<size_t>(n);

@@ -106,9 +106,9 @@ class HttpConnection {
   bool keep_alive_ = true;
   bool peer_closed_ = false;
   bool first_ = true;  // no request was answered yet
-  int refused_ = 0;  // the status that a callback of the parser chose
-  Time since_;       // the begin of the present wait: for a request, or for the client to take
-                     // something of the answer
+  int refused_ = 0;    // the status that a callback of the parser chose
+  Time since_;         // the begin of the present wait: for a request, or for the client to take
+                       // something of the answer
 
   // The answer.
   std::weak_ptr<HttpExchange> exchange_;

@@ -57,9 +57,8 @@ std::string_view FindFirst(const Pairs& pairs, std::string_view name, const Equa
 }  // namespace
 
 bool EqualsIgnoringCase(std::string_view a, std::string_view b) {
-  return std::ranges::equal(a, b, [](unsigned char x, unsigned char y) {
-    return std::tolower(x) == std::tolower(y);
-  });
+  return std::ranges::equal(
+      a, b, [](unsigned char x, unsigned char y) { return std::tolower(x) == std::tolower(y); });
 }
 
 std::string_view HttpRequest::Header(std::string_view name) const {
@@ -119,9 +118,9 @@ std::string_view ReasonPhrase(int status) {
 
 std::string EncodeHead(const HttpResponse& response, int64_t length, bool chunked,
                        bool keep_alive) {
-  std::string head = fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nDate: {}\r\n",
-                                 response.status, ReasonPhrase(response.status),
-                                 response.content_type, HttpDate());
+  std::string head =
+      fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nDate: {}\r\n", response.status,
+                  ReasonPhrase(response.status), response.content_type, HttpDate());
   if (length >= 0) head += fmt::format("Content-Length: {}\r\n", length);
   if (chunked) head += "Transfer-Encoding: chunked\r\n";
   if (!keep_alive) head += "Connection: close\r\n";

@@ -9,8 +9,8 @@
 namespace holdfast::server {
 
 struct HttpRequest {
-  std::string method;  // in capitals
-  std::string path;    // percent-decoded, without the query
+  std::string method;                                        // in capitals
+  std::string path;                                          // percent-decoded, without the query
   std::vector<std::pair<std::string, std::string>> query;    // decoded, in order
   std::vector<std::pair<std::string, std::string>> headers;  // as written, in order
   std::string body;  // of a request whose body is streamed: empty

@@ -122,8 +122,8 @@ void HttpServer::Stop(std::chrono::milliseconds grace) {
     bool closed = false;
   };
   const auto deadline = EventLoop::Clock::now() + grace;
-  const auto poll = std::min<std::chrono::milliseconds>(EventLoop::kSweepInterval / 10,
-                                                        std::max(grace, {}));
+  const auto poll =
+      std::min<std::chrono::milliseconds>(EventLoop::kSweepInterval / 10, std::max(grace, {}));
   shared_->loop->Post([shared = shared_] {
     shared->stopping = true;
     std::erase_if(shared->connections, [](const auto& entry) {

@@ -32,8 +32,8 @@ prometheus::ClientMetric ToMetric(const MetricSample& sample, MetricKind kind) {
 }  // namespace
 
 void DurationHistogram::Observe(absl::Duration duration) {
-  const uint64_t ns = static_cast<uint64_t>(
-      std::max<int64_t>(0, absl::ToInt64Nanoseconds(duration)));
+  const uint64_t ns =
+      static_cast<uint64_t>(std::max<int64_t>(0, absl::ToInt64Nanoseconds(duration)));
   sum_ns_.fetch_add(ns, std::memory_order_relaxed);
   for (int i = 0; i < kBuckets; ++i) {
     if (ns <= uint64_t{1'000'000} << i) {

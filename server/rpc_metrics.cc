@@ -10,15 +10,14 @@
 namespace holdfast::server {
 namespace {
 
-using grpc::experimental::InterceptionHookPoints;
 using google::protobuf::MethodDescriptor;
+using grpc::experimental::InterceptionHookPoints;
 
 constexpr std::array<const char*, RpcMetrics::kCodes> kCodeNames = {
-    "OK",           "Canceled",         "Unknown",           "InvalidArgument",
-    "DeadlineExceeded", "NotFound",     "AlreadyExists",     "PermissionDenied",
-    "ResourceExhausted", "FailedPrecondition", "Aborted",    "OutOfRange",
-    "Unimplemented", "Internal",        "Unavailable",       "DataLoss",
-    "Unauthenticated"};
+    "OK",       "Canceled",       "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+    "NotFound", "AlreadyExists",  "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+    "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
+    "DataLoss", "Unauthenticated"};
 
 // As go-grpc-prometheus names them.
 const char* TypeOf(const MethodDescriptor& method) {
@@ -70,9 +69,8 @@ class Factory : public grpc::experimental::ServerInterceptorFactoryInterface {
 };
 
 MetricLabels LabelsOf(const RpcMetrics::Method& method) {
-  return {{"grpc_method", method.method},
-          {"grpc_service", method.service},
-          {"grpc_type", method.type}};
+  return {
+      {"grpc_method", method.method}, {"grpc_service", method.service}, {"grpc_type", method.type}};
 }
 
 }  // namespace
@@ -115,15 +113,13 @@ void RpcMetrics::Register(MetricsRegistry* registry) const {
     return [this, counter] {
       std::vector<MetricSample> samples;
       for (const auto& method : methods_) {
-        samples.push_back(
-            {LabelsOf(*method), static_cast<double>(((*method).*counter).value())});
+        samples.push_back({LabelsOf(*method), static_cast<double>(((*method).*counter).value())});
       }
       return samples;
     };
   };
-  registry->AddSamples("grpc_server_started_total",
-                       "Total number of RPCs started on the server.", MetricKind::kCounter,
-                       each(&Method::started));
+  registry->AddSamples("grpc_server_started_total", "Total number of RPCs started on the server.",
+                       MetricKind::kCounter, each(&Method::started));
   registry->AddSamples("grpc_server_msg_received_total",
                        "Total number of RPC stream messages received on the server.",
                        MetricKind::kCounter, each(&Method::received));

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -17,25 +18,43 @@
 #include "replication/freshness_record.h"
 #include "replication/raft_node.h"
 #include "server/admission.h"
+#include "server/alarm_watch.h"
+#include "server/client_port.h"
 #include "server/cluster_service.h"
+#include "server/compactor.h"
 #include "server/data_dir.h"
+#include "server/divergence_checker.h"
+#include "server/etcd_errors.h"
 #include "server/fatal.h"
 #include "server/identity.h"
 #include "server/join.h"
 #include "server/kv_service.h"
 #include "server/last_resort.h"
+#include "server/lease_router.h"
+#include "server/lease_service.h"
+#include "server/lessor.h"
 #include "server/listener.h"
 #include "server/maintenance_service.h"
+#include "server/measured_storage.h"
 #include "server/member_changer.h"
 #include "server/member_service.h"
 #include "server/member_view.h"
+#include "server/metrics.h"
+#include "server/peer_lease_service.h"
 #include "server/peer_member_service.h"
 #include "server/peer_transport.h"
+#include "server/process_metrics.h"
 #include "server/publisher.h"
 #include "server/repair.h"
 #include "server/request_pipeline.h"
+#include "server/restore_import.h"
+#include "server/rpc_metrics.h"
+#include "server/server_metrics.h"
+#include "server/space_guard.h"
 #include "server/state_machine.h"
 #include "server/version.h"
+#include "server/watch_hub.h"
+#include "server/watch_service.h"
 #include "storage/damage.h"
 #include "storage/segmented_log.h"
 
@@ -43,6 +62,7 @@ namespace holdfast::server {
 namespace {
 
 constexpr std::string_view kClientFlag = "listen-client-urls";
+constexpr std::string_view kMetricsFlag = "listen-metrics-urls";
 constexpr std::string_view kPeerFlag = "listen-peer-urls";
 // The core counts time in ticks: fine enough to spread elections, coarse enough to cost nothing.
 constexpr int kTicksPerHeartbeat = 10;
@@ -54,6 +74,13 @@ constexpr absl::Duration kRequestTimeoutBase = absl::Seconds(5);
 constexpr absl::Duration kReplayWaitMax = absl::Seconds(1);
 constexpr absl::Duration kReplayPoll = absl::Milliseconds(2);
 
+// Whose calls are counted on /metrics.
+std::vector<std::string> CountedServices() {
+  return {"etcdserverpb.KV",      "etcdserverpb.Watch",       "etcdserverpb.Lease",
+          "etcdserverpb.Cluster", "etcdserverpb.Maintenance", "v3electionpb.Election",
+          "v3lockpb.Lock"};
+}
+
 uint64_t RandomNonZero() {
   uint64_t id = 0;
   while (id == 0) id = base::RandomSeed();
@@ -62,13 +89,18 @@ uint64_t RandomNonZero() {
 
 class ServerImpl : public Server {
  public:
-  ServerImpl(const Config& config, std::function<void()> on_removed)
-      : config_(config), on_removed_(std::move(on_removed)), on_fatal_(DieIn(config.data_dir)) {}
+  // `restore`: what the data directory is to be filled from, if anything.
+  ServerImpl(const Config& config, std::optional<RestorePlan> restore,
+             std::function<void()> on_removed)
+      : config_(config),
+        restore_(std::move(restore)),
+        on_removed_(std::move(on_removed)),
+        on_fatal_(DieIn(config.data_dir)) {}
   ~ServerImpl() override { Stop(); }
 
   absl::Status StartAll();
   void Stop() override;
-  std::string client_address() const override { return clients_.bound.front().Address(); }
+  std::string client_address() const override { return client_port_->bound().front().Address(); }
 
  private:
   absl::Status OpenMember();
@@ -82,12 +114,15 @@ class ServerImpl : public Server {
   MemberView View() const;
   absl::Status OpenPeerPort();
   void WaitForReplay() const;
+  HealthSources HealthOf() const;
+  void RegisterMetrics();
   absl::Status OpenClientPort();
   void Publish();
   void CloseClientPort();
   void HandOver();
 
   const Config config_;
+  const std::optional<RestorePlan> restore_;
   const std::function<void()> on_removed_;
   const std::function<void(const absl::Status&)> on_fatal_;
   Identity identity_;
@@ -95,22 +130,42 @@ class ServerImpl : public Server {
   // In the order of their creation; destroyed the other way round.
   std::unique_ptr<DataDir> data_dir_;
   std::unique_ptr<RequestPipeline> pipeline_;
+  std::unique_ptr<WatchHub> watch_hub_;
+  std::unique_ptr<Lessor> lessor_;
   std::unique_ptr<KvStateMachine> machine_;
+  // Listeners of the machine: they live as long as it applies.
+  std::unique_ptr<AlarmWatch> alarm_watch_;
+  std::unique_ptr<CheckLog> check_log_;
   std::unique_ptr<storage::LogStore> log_;
   Index known_commit_;  // as recovered; a hint
   std::unique_ptr<raft::FreshnessFile> freshness_file_;
   std::unique_ptr<PeerTransport> transport_;
+  StorageMetrics storage_metrics_;
+  AppliedMetrics applied_metrics_;
+  RpcMetrics rpc_metrics_{CountedServices()};
+  std::unique_ptr<storage::LogStore> measured_log_;
+  std::unique_ptr<raft::StateMachine> measured_machine_;
   std::unique_ptr<raft::RaftNode> node_;
   std::unique_ptr<MemberChanger> member_changer_;
   std::unique_ptr<PeerMemberService> peer_member_service_;
+  std::unique_ptr<LeaseRouter> lease_router_;
+  std::unique_ptr<PeerLeaseService> peer_lease_service_;
   std::unique_ptr<Admission> admission_;
+  std::unique_ptr<DivergenceChecker> divergence_checker_;
+  std::unique_ptr<PeerCheckService> peer_check_service_;
+  std::unique_ptr<SpaceGuard> space_guard_;
+  std::unique_ptr<Compactor> compactor_;
   std::unique_ptr<KvService> kv_service_;
+  std::unique_ptr<LeaseService> lease_service_;
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
+  std::unique_ptr<WatchService> watch_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
-  Listener clients_;
+  MetricsRegistry metrics_;
+  std::unique_ptr<ServerMetrics> server_metrics_;
+  std::unique_ptr<ClientPort> client_port_;
   std::unique_ptr<Publisher> publisher_;
   std::once_flag stop_once_;
 };
@@ -118,6 +173,10 @@ class ServerImpl : public Server {
 absl::Status ServerImpl::StartAll() {
   // A port that is taken shows before the disk is touched.
   if (absl::Status status = CheckCanListen(kClientFlag, config_.listen_client_urls); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckCanListen(kMetricsFlag, config_.listen_metrics_urls);
+      !status.ok()) {
     return status;
   }
   if (absl::Status status = CheckCanListen(kPeerFlag, config_.listen_peer_urls); !status.ok()) {
@@ -169,10 +228,17 @@ absl::Status ServerImpl::OpenParts() {
 }
 
 void ServerImpl::CloseParts() {
+  // What calls into the node goes first.
+  divergence_checker_.reset();
+  if (lessor_ != nullptr) lessor_->Stop();
+  lease_router_.reset();
   node_.reset();
   transport_.reset();
   log_.reset();
   machine_.reset();
+  check_log_.reset();
+  alarm_watch_.reset();
+  lessor_.reset();
   pipeline_.reset();
   data_dir_.reset();
 }
@@ -207,6 +273,8 @@ absl::Status ServerImpl::FindIdentity() {
   absl::StatusOr<Identity> identity;
   if (found->has_value()) {
     identity = IdentityOf(config_, **found);
+  } else if (restore_.has_value()) {
+    identity = RestoredIdentity(config_, *restore_);
   } else if (config_.initial_cluster_state == ClusterState::kExisting) {
     identity = Join(config_);
   } else {
@@ -232,6 +300,15 @@ absl::Status ServerImpl::OpenStorage() {
            data_dir_->created() ? "created" : "restarting", config_.name, identity_.self.value,
            identity_.cluster_id, config_.data_dir);
 
+  if (restore_.has_value()) {
+    const absl::Status imported =
+        ImportRestore(*restore_, config_.data_dir, *data_dir_, identity_,
+                      {.dir = {}, .block_cache_bytes = config_.cache_bytes});
+    if (!imported.ok()) return imported;
+  } else {
+    RemoveRestoreLeftovers(config_.data_dir);
+  }
+
   pipeline_ = RequestPipeline::Create(
       {.origin = RandomNonZero(),
        .request_timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
@@ -246,6 +323,22 @@ absl::Status ServerImpl::OpenStorage() {
   absl::StatusOr<std::unique_ptr<KvStateMachine>> machine = KvStateMachine::Open(machine_options);
   if (!machine.ok()) return storage::Annotate(machine.status(), "cannot open the store");
   machine_ = *std::move(machine);
+  alarm_watch_ = std::make_unique<AlarmWatch>(machine_.get(), identity_.self);
+  check_log_ = std::make_unique<CheckLog>();
+  machine_->AddListener(alarm_watch_.get());
+  machine_->AddListener(check_log_.get());
+  machine_->AddListener(&applied_metrics_);
+  watch_hub_ = WatchHub::Create(
+      {.max_request_bytes = config_.max_request_bytes,
+       .progress_interval = config_.watch_progress_interval,
+       .election_timeout = config_.election_timeout,
+       .fence = [this] { return admission_->fenced() ? ErrCorrupt() : absl::OkStatus(); },
+       .on_fatal = on_fatal_,
+       .seed = base::RandomSeed()});
+  machine_->AddListener(watch_hub_.get());
+  lessor_ = std::make_unique<Lessor>(
+      Lessor::Options{.election_timeout = config_.election_timeout, .on_fatal = on_fatal_});
+  machine_->AddListener(lessor_.get());
 
   absl::StatusOr<std::unique_ptr<storage::LogStore>> log =
       storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
@@ -311,8 +404,11 @@ absl::Status ServerImpl::StartNode() {
   freshness_file_ = std::make_unique<raft::FreshnessFile>(data_dir_->freshness_record_path());
   options.freshness_record = freshness_file_.get();
   options.on_fatal = on_fatal_;
-  absl::StatusOr<std::unique_ptr<raft::RaftNode>> node = raft::RaftNode::Start(
-      std::move(options), identity_.bootstrap, log_.get(), machine_.get(), transport_.get());
+  measured_log_ = MeasuredLog(log_.get(), &storage_metrics_);
+  measured_machine_ = MeasuredMachine(machine_.get(), &storage_metrics_);
+  absl::StatusOr<std::unique_ptr<raft::RaftNode>> node =
+      raft::RaftNode::Start(std::move(options), identity_.bootstrap, measured_log_.get(),
+                            measured_machine_.get(), transport_.get());
   if (!node.ok()) return storage::Annotate(node.status(), "cannot start the Raft node");
   node_ = *std::move(node);
   pipeline_->SetNode(node_.get());
@@ -321,6 +417,18 @@ absl::Status ServerImpl::StartNode() {
       View(), MemberChanger::Options{.timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
                                      .leaderless_max = 2 * config_.election_timeout});
   peer_member_service_ = std::make_unique<PeerMemberService>(View(), member_changer_.get());
+  admission_ = std::make_unique<Admission>(node_.get(), alarm_watch_.get());
+  divergence_checker_ = std::make_unique<DivergenceChecker>(
+      View(), check_log_.get(), admission_.get(),
+      DivergenceChecker::Options{.data_dir = config_.data_dir, .on_fatal = on_fatal_});
+  peer_check_service_ =
+      std::make_unique<PeerCheckService>(View(), check_log_.get(), divergence_checker_.get());
+  lessor_->Start(node_.get(), pipeline_.get(), machine_.get());
+  lease_router_ = std::make_unique<LeaseRouter>(
+      View(), lessor_.get(),
+      LeaseRouter::Options{.timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
+                           .leaderless_max = 2 * config_.election_timeout});
+  peer_lease_service_ = std::make_unique<PeerLeaseService>(View(), lessor_.get());
   return absl::OkStatus();
 }
 
@@ -337,7 +445,8 @@ absl::Status ServerImpl::OpenPeerPort() {
       Listen({.flag = kPeerFlag,
               .urls = config_.listen_peer_urls,
               .callers = Callers::kPeers,
-              .services = {transport_->service(), peer_member_service_.get()},
+              .services = {transport_->service(), peer_member_service_.get(),
+                           peer_lease_service_.get(), peer_check_service_.get()},
               .configure_peers = [this](grpc::ServerBuilder* builder) {
                 PeerTransport::ConfigureServer(transport_options_, builder);
               }});
@@ -357,30 +466,85 @@ void ServerImpl::WaitForReplay() const {
            known_commit_.value);
 }
 
+HealthSources ServerImpl::HealthOf() const {
+  return {.alarms = [this] { return machine_->alarms(); },
+          .has_leader = [this] { return static_cast<bool>(node_->status().leader); },
+          .is_learner = [this] { return node_->status().is_learner; },
+          .read =
+              [this](bool serializable, HealthSources::ReadDone done) {
+                if (!serializable) return pipeline_->LinearizableRead(std::move(done));
+                // One record's read, as etcd's check; the store never makes it wait for long.
+                storage::RangeOptions options;
+                options.key = options.range_end = std::string_view("\0", 1);
+                options.limit = 1;
+                options.keys_only = true;
+                storage::RangeResult result;
+                const std::shared_ptr<storage::MvccStore> store = machine_->store();
+                std::move(done)(store->NewView()->Range(options, &result));
+              }};
+}
+
+void ServerImpl::RegisterMetrics() {
+  MetricsProviders providers;
+  providers.watchers = [this] { return watch_hub_->stats().watches; };
+  providers.slow_watchers = [this] { return watch_hub_->stats().lagging_watches; };
+  providers.watch_streams = [this] { return watch_hub_->stats().streams; };
+  providers.leases = [this] { return lessor_->stats().leases; };
+  providers.quota_bytes = [this] {
+    return static_cast<uint64_t>(std::max<int64_t>(config_.quota_backend_bytes, 0));
+  };
+  server_metrics_ = std::make_unique<ServerMetrics>(View(), log_.get(), &storage_metrics_,
+                                                    &applied_metrics_, &rpc_metrics_, providers);
+  server_metrics_->Register(&metrics_);
+  AddProcessMetrics(&metrics_);
+}
+
 absl::Status ServerImpl::OpenClientPort() {
-  admission_ = std::make_unique<Admission>(node_.get());
   kv_service_ = KvService::Create({.cluster_id = identity_.cluster_id,
                                    .member_id = identity_.self.value,
                                    .max_txn_ops = config_.max_txn_ops,
                                    .max_request_bytes = config_.max_request_bytes,
                                    .on_fatal = on_fatal_},
                                   node_.get(), pipeline_.get(), machine_.get(), admission_.get());
+  lease_service_ = LeaseService::Create({.heartbeat_interval = config_.heartbeat_interval,
+                                         .election_timeout = config_.election_timeout,
+                                         .on_fatal = on_fatal_},
+                                        View(), lease_router_.get(), admission_.get());
   cluster_service_ = std::make_unique<ClusterService>(View(), member_changer_.get());
   member_service_ = std::make_unique<MemberService>(View(), member_changer_.get());
-  maintenance_service_ = std::make_unique<MaintenanceService>(View(), on_fatal_);
-  absl::StatusOr<Listener> clients =
-      Listen({.flag = kClientFlag,
-              .urls = config_.listen_client_urls,
-              .callers = Callers::kClients,
-              .services = {kv_service_->service(), cluster_service_.get(), member_service_.get(),
-                           maintenance_service_.get()},
-              .max_request_bytes = config_.max_request_bytes});
+  maintenance_service_ = std::make_unique<MaintenanceService>(
+      View(), admission_.get(),
+      MaintenanceService::Options{
+          .on_fatal = on_fatal_, .quota_bytes = std::max<int64_t>(config_.quota_backend_bytes, 0)});
+  space_guard_ =
+      std::make_unique<SpaceGuard>(View(), admission_.get(), config_.data_dir,
+                                   SpaceLimits{.quota_bytes = config_.quota_backend_bytes,
+                                               .reserve_bytes = config_.disk_reserve_bytes});
+  compactor_ = std::make_unique<Compactor>(View(), config_.compaction);
+  watch_hub_->Start(View());
+  watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
+  RegisterMetrics();
+  absl::StatusOr<std::unique_ptr<ClientPort>> clients = ClientPort::Open(
+      {.flag = kClientFlag,
+       .urls = config_.listen_client_urls,
+       .metrics_flag = kMetricsFlag,
+       .metrics_urls = config_.listen_metrics_urls,
+       .services = {kv_service_->service(), watch_service_->service(), lease_service_->service(),
+                    cluster_service_.get(), member_service_.get(), maintenance_service_.get()},
+       .max_request_bytes = config_.max_request_bytes,
+       .health = HealthOf(),
+       .rpc_metrics = &rpc_metrics_,
+       .metrics = &metrics_});
   if (!clients.ok()) return clients.status();
-  clients_ = *std::move(clients);
+  client_port_ = *std::move(clients);
   LOG_INFO("enabled capabilities for version {}", kEtcdClusterVersion);
   // With or without a leader: reads of local data are answered from here on, the rest waits for
   // one.
-  LOG_INFO("ready to serve client requests on {}", fmt::join(ToStrings(clients_.bound), " "));
+  LOG_INFO("ready to serve client requests on {}",
+           fmt::join(ToStrings(client_port_->bound()), " "));
+  if (!client_port_->metrics_bound().empty()) {
+    LOG_INFO("serving metrics on {}", fmt::join(ToStrings(client_port_->metrics_bound()), " "));
+  }
   return absl::OkStatus();
 }
 
@@ -389,8 +553,8 @@ void ServerImpl::Publish() {
   for (Url& url : advertised) {
     if (url.port != 0) continue;
     // The system chose: tell the port of the listener that left it the choice.
-    for (size_t i = 0; i < clients_.bound.size(); ++i) {
-      if (config_.listen_client_urls[i].port == 0) url.port = clients_.bound[i].port;
+    for (size_t i = 0; i < client_port_->bound().size(); ++i) {
+      if (config_.listen_client_urls[i].port == 0) url.port = client_port_->bound()[i].port;
     }
   }
   publisher_ = std::make_unique<Publisher>(View(),
@@ -404,8 +568,14 @@ void ServerImpl::Publish() {
 // or a quorum, so that the server has none left.
 void ServerImpl::CloseClientPort() {
   if (kv_service_ != nullptr) kv_service_->Stop();
+  if (lease_service_ != nullptr) lease_service_->Stop();
+  if (lessor_ != nullptr) lessor_->Stop();
+  if (lease_router_ != nullptr) lease_router_->Stop();
   if (member_changer_ != nullptr) member_changer_->Stop();
-  if (clients_.server == nullptr) {
+  if (maintenance_service_ != nullptr) maintenance_service_->Stop();
+  if (watch_service_ != nullptr) watch_service_->Stop();
+  if (watch_hub_ != nullptr) watch_hub_->Stop();
+  if (client_port_ == nullptr) {
     if (pipeline_ != nullptr) pipeline_->Stop();
     return;
   }
@@ -414,8 +584,8 @@ void ServerImpl::CloseClientPort() {
   bool closed = false;
   std::thread closer([&] {
     // gRPC's own deadline, at which it cuts connections, comes well after ours.
-    clients_.server->Shutdown(std::chrono::system_clock::now() +
-                              absl::ToChronoMilliseconds(2 * kStopGrace));
+    client_port_->Shutdown(std::chrono::system_clock::now() +
+                           absl::ToChronoMilliseconds(2 * kStopGrace));
     std::lock_guard lock(mutex);
     closed = true;
     changed.notify_one();
@@ -456,6 +626,9 @@ void ServerImpl::Stop() {
   std::call_once(stop_once_, [this] {
     HandOver();
     if (publisher_ != nullptr) publisher_->Stop();
+    if (space_guard_ != nullptr) space_guard_->Stop();
+    if (compactor_ != nullptr) compactor_->Stop();
+    if (divergence_checker_ != nullptr) divergence_checker_->Stop();
     CloseClientPort();
     // The node must outlive the transport's Stop, which ends the peers' streams; without those the
     // peer port closes at once.
@@ -469,7 +642,13 @@ void ServerImpl::Stop() {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
                                                       std::function<void()> on_removed) {
-  auto server = std::make_unique<ServerImpl>(config, std::move(on_removed));
+  absl::StatusOr<std::optional<RestorePlan>> restore = ReadRestorePlan(config.data_dir);
+  if (!restore.ok()) return restore.status();
+  absl::StatusOr<Config> effective =
+      restore->has_value() ? ConfigFor(**restore, config) : absl::StatusOr<Config>(config);
+  if (!effective.ok()) return effective.status();
+  auto server =
+      std::make_unique<ServerImpl>(*effective, *std::move(restore), std::move(on_removed));
   if (absl::Status status = server->StartAll(); !status.ok()) return status;
   return server;
 }

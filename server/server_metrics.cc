@@ -15,9 +15,14 @@ double YesNo(bool yes) { return yes ? 1 : 0; }
 }  // namespace
 
 ServerMetrics::ServerMetrics(const MemberView& member, const storage::LogStore* log,
-                             const StorageMetrics* storage, const RpcMetrics* rpcs,
-                             const MetricsProviders& providers)
-    : member_(member), log_(log), storage_(storage), rpcs_(rpcs), providers_(providers) {}
+                             const StorageMetrics* storage, const AppliedMetrics* applied,
+                             const RpcMetrics* rpcs, const MetricsProviders& providers)
+    : member_(member),
+      log_(log),
+      storage_(storage),
+      applied_(applied),
+      rpcs_(rpcs),
+      providers_(providers) {}
 
 double ServerMetrics::LeaderChanges() {
   const raft::NodeStatus status = member_.node->status();
@@ -34,15 +39,14 @@ void ServerMetrics::RegisterRaft(MetricsRegistry* registry) {
   registry->AddGauge("etcd_server_has_leader",
                      "Whether or not a leader exists. 1 is existence, 0 is not.",
                      [node] { return YesNo(static_cast<bool>(node->status().leader)); });
-  registry->AddGauge(
-      "etcd_server_is_leader", "Whether or not this member is a leader. 1 if is, 0 otherwise.",
-      [node] { return YesNo(node->status().role == raft::Role::kLeader); });
+  registry->AddGauge("etcd_server_is_leader",
+                     "Whether or not this member is a leader. 1 if is, 0 otherwise.",
+                     [node] { return YesNo(node->status().role == raft::Role::kLeader); });
   registry->AddGauge("etcd_server_is_learner",
                      "Whether or not this member is a learner. 1 if is, 0 otherwise.",
                      [node] { return YesNo(node->status().is_learner); });
   registry->AddCounterOf("etcd_server_leader_changes_seen_total",
-                         "The number of leader changes seen.",
-                         [this] { return LeaderChanges(); });
+                         "The number of leader changes seen.", [this] { return LeaderChanges(); });
   registry->AddGauge("etcd_server_proposals_committed_total",
                      "The total number of consensus proposals committed.",
                      [node] { return Number(node->status().commit.value); });
@@ -71,16 +75,15 @@ void ServerMetrics::RegisterRaft(MetricsRegistry* registry) {
                          }
                          return samples;
                        });
-  registry->AddSamples("holdfast_peer_active",
-                       "Of the leader: 1 if the member answered within an election timeout.",
-                       MetricKind::kGauge, [node] {
-                         std::vector<MetricSample> samples;
-                         for (const raft::RaftNode::PeerStatus& peer : node->peers()) {
-                           samples.push_back({{{"peer", fmt::format("{:x}", peer.id.value)}},
-                                              YesNo(peer.active)});
-                         }
-                         return samples;
-                       });
+  registry->AddSamples(
+      "holdfast_peer_active", "Of the leader: 1 if the member answered within an election timeout.",
+      MetricKind::kGauge, [node] {
+        std::vector<MetricSample> samples;
+        for (const raft::RaftNode::PeerStatus& peer : node->peers()) {
+          samples.push_back({{{"peer", fmt::format("{:x}", peer.id.value)}}, YesNo(peer.active)});
+        }
+        return samples;
+      });
 }
 
 void ServerMetrics::RegisterStore(MetricsRegistry* registry) {
@@ -92,8 +95,7 @@ void ServerMetrics::RegisterStore(MetricsRegistry* registry) {
                          "The latency distributions of commit called by backend.",
                          &storage_->apply);
   registry->AddCounter("holdfast_store_flushes_total",
-                       "Flushes of the store that were begun to cut the log.",
-                       &storage_->flushes);
+                       "Flushes of the store that were begun to cut the log.", &storage_->flushes);
   registry->AddGauge("holdfast_log_bytes", "Bytes of the Raft log on disk.",
                      [log = log_] { return Number(log->disk_bytes()); });
   for (const char* name :
@@ -109,26 +111,25 @@ void ServerMetrics::RegisterStore(MetricsRegistry* registry) {
   registry->AddGauge(
       "etcd_debugging_mvcc_compact_revision", "The revision of the last compaction in store.",
       [machine] { return static_cast<double>(machine->applied_state().compact_revision); });
-  registry->AddSamples("holdfast_alarm", "Alarms in force, by member.", MetricKind::kGauge,
-                       [machine] {
-                         std::vector<MetricSample> samples;
-                         for (const AlarmSet::Alarm& alarm : machine->alarms().alarms()) {
-                           samples.push_back(
-                               {{{"member", fmt::format("{:x}", alarm.first)},
-                                 {"type", alarm.second == AlarmType::kNoSpace ? "NOSPACE"
-                                                                              : "CORRUPT"}},
-                                1});
-                         }
-                         return samples;
-                       });
+  registry->AddSamples(
+      "holdfast_alarm", "Alarms in force, by member.", MetricKind::kGauge, [machine] {
+        std::vector<MetricSample> samples;
+        for (const AlarmSet::Alarm& alarm : machine->alarms().alarms()) {
+          samples.push_back(
+              {{{"member", fmt::format("{:x}", alarm.first)},
+                {"type", alarm.second == AlarmType::kNoSpace ? "NOSPACE" : "CORRUPT"}},
+               1});
+        }
+        return samples;
+      });
   const auto answered = [registry, rpcs = rpcs_](const char* name, const char* help,
                                                  const char* method) {
     registry->AddCounterOf(name, help, [rpcs, method] { return Number(rpcs->Succeeded(method)); });
   };
-  answered("etcd_mvcc_put_total", "Total number of puts seen by this member.",
-           "/etcdserverpb.KV/Put");
-  answered("etcd_mvcc_delete_total", "Total number of deletes seen by this member.",
-           "/etcdserverpb.KV/DeleteRange");
+  registry->AddCounter("etcd_mvcc_put_total", "Total number of puts seen by this member.",
+                       &applied_->puts);
+  registry->AddCounter("etcd_mvcc_delete_total", "Total number of deletes seen by this member.",
+                       &applied_->deletes);
   answered("etcd_mvcc_range_total", "Total number of ranges seen by this member.",
            "/etcdserverpb.KV/Range");
   answered("etcd_mvcc_txn_total", "Total number of txns seen by this member.",
@@ -145,7 +146,9 @@ void ServerMetrics::RegisterParts(MetricsRegistry* registry) {
         providers_.slow_watchers);
   gauge("etcd_debugging_mvcc_watch_stream_total", "Total number of watch streams.",
         providers_.watch_streams);
-  gauge("holdfast_leases", "Leases in this member's data.", providers_.leases);
+  gauge("holdfast_leases",
+        "Leases that this member keeps time for: all of them on the leader, elsewhere 0.",
+        providers_.leases);
   gauge("etcd_server_quota_backend_bytes", "Current backend storage quota size in bytes.",
         providers_.quota_bytes);
 }
@@ -169,14 +172,13 @@ void ServerMetrics::RegisterIdentity(MetricsRegistry* registry) {
 }
 
 void ServerMetrics::RegisterFreshness(MetricsRegistry* registry) {
-  registry->AddGauge(
-      "holdfast_age_seconds",
-      "How old this member's data can be at most; left out while that is not known.",
-      [member = member_]() -> std::optional<double> {
-        const std::optional<raft::Claim> claim = member.node->claim();
-        if (!claim.has_value()) return std::nullopt;
-        return absl::ToDoubleSeconds(claim->AgeAt(member.clock->Sample()));
-      });
+  registry->AddGauge("holdfast_age_seconds",
+                     "How old this member's data can be at most; left out while that is not known.",
+                     [member = member_]() -> std::optional<double> {
+                       const std::optional<raft::Claim> claim = member.node->claim();
+                       if (!claim.has_value()) return std::nullopt;
+                       return absl::ToDoubleSeconds(claim->AgeAt(member.clock->Sample()));
+                     });
 }
 
 void ServerMetrics::Register(MetricsRegistry* registry) {

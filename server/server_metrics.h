@@ -4,9 +4,9 @@
 
 #include <cstdint>
 #include <functional>
-#include <memory>
-#include <optional>
+#include <mutex>
 
+#include "server/apply_listener.h"
 #include "server/measured_storage.h"
 #include "server/member_view.h"
 #include "server/metrics.h"
@@ -25,12 +25,24 @@ struct MetricsProviders {
   std::function<uint64_t()> quota_bytes;
 };
 
-// Counts what only shows as a change: leaders that came, puts and deletes that were applied.
+// What was applied here, whoever asked for it: as etcd's mvcc counters, which also count the
+// operations of transactions. Added to the state machine before its first Apply.
+class AppliedMetrics : public ApplyListener {
+ public:
+  bool WantsEvents() override { return true; }
+  void OnEvent(const storage::EventView& event) override {
+    (event.is_delete ? deletes : puts).Add();
+  }
+
+  Counter puts;
+  Counter deletes;
+};
+
 class ServerMetrics {
  public:
   ServerMetrics(const MemberView& member, const storage::LogStore* log,
-                const StorageMetrics* storage, const RpcMetrics* rpcs,
-                const MetricsProviders& providers);
+                const StorageMetrics* storage, const AppliedMetrics* applied,
+                const RpcMetrics* rpcs, const MetricsProviders& providers);
 
   // Everything above outlives the registry's last scrape, and so does this.
   void Register(MetricsRegistry* registry);
@@ -46,6 +58,7 @@ class ServerMetrics {
   const MemberView member_;
   const storage::LogStore* const log_;
   const StorageMetrics* const storage_;
+  const AppliedMetrics* const applied_;
   const RpcMetrics* const rpcs_;
   const MetricsProviders providers_;
 
