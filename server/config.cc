@@ -93,6 +93,14 @@ absl::Status CheckListen(const Config& config) {
       }
     }
   }
+  for (const Url& url : config.listen_metrics_urls) {
+    if (url.port != 0 && !seen.insert(url.Address()).second) {
+      return Bad(
+          "{} stands in --listen-metrics-urls and serves clients or peers already: the client "
+          "port tells the metrics too; leave it out, or write a port of its own",
+          url.ToString());
+    }
+  }
   return absl::OkStatus();
 }
 

@@ -65,6 +65,7 @@ struct Config {
   // Empty lists are filled by Complete().
   std::vector<Url> listen_client_urls;
   std::vector<Url> advertise_client_urls;
+  std::vector<Url> listen_metrics_urls;  // may stay empty
   std::vector<Url> listen_peer_urls;
   std::vector<Url> initial_advertise_peer_urls;
   std::vector<ClusterMember> initial_cluster;

@@ -86,6 +86,13 @@ absl::Status SetRepair(std::string_view text, RepairMode* out) {
   return absl::OkStatus();
 }
 
+// Histograms of gRPC's latency, which extensive adds in etcd, are not kept.
+absl::Status CheckMetrics(std::string_view text) {
+  if (text == "basic" || text == "extensive") return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("'{}' is unknown: write basic or extensive", base::Printable(text)));
+}
+
 absl::Status SetBool(std::string_view text, bool* out) {
   if (text != "true" && text != "false") {
     return absl::InvalidArgumentError(
@@ -114,6 +121,13 @@ constexpr Flag kFlags[] = {
      [](std::string_view v, Config* c) { return SetUrls(v, &c->listen_client_urls); }},
     {"advertise-client-urls", "URLS", "What clients are told (default: --listen-client-urls)",
      [](std::string_view v, Config* c) { return SetUrls(v, &c->advertise_client_urls); }},
+    {"listen-metrics-urls", "URLS",
+     "Where else to serve /metrics, /health, /livez, /readyz and /version, and nothing besides "
+     "(default: none; the client port serves them in any case)",
+     [](std::string_view v, Config* c) { return SetUrls(v, &c->listen_metrics_urls); }},
+    {"metrics", "LEVEL",
+     "basic or extensive, as etcd's; both are the same page here (default: basic)",
+     [](std::string_view v, Config*) { return CheckMetrics(v); }},
     {"listen-peer-urls", "URLS",
      "Where to listen for the other members (default: http://localhost:2380)",
      [](std::string_view v, Config* c) { return SetUrls(v, &c->listen_peer_urls); }},
@@ -206,8 +220,6 @@ constexpr std::string_view kEtcdOnly[] = {
     "experimental-",
     "max-snapshots",
     "max-wals",
-    "listen-metrics-urls",
-    "metrics",
     "enable-pprof",
     "cors",
     "host-whitelist",

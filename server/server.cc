@@ -19,6 +19,7 @@
 #include "replication/raft_node.h"
 #include "server/admission.h"
 #include "server/alarm_watch.h"
+#include "server/client_port.h"
 #include "server/cluster_service.h"
 #include "server/compactor.h"
 #include "server/data_dir.h"
@@ -33,16 +34,21 @@
 #include "server/lessor.h"
 #include "server/listener.h"
 #include "server/maintenance_service.h"
+#include "server/measured_storage.h"
 #include "server/member_changer.h"
 #include "server/member_service.h"
 #include "server/member_view.h"
+#include "server/metrics.h"
 #include "server/peer_lease_service.h"
 #include "server/peer_member_service.h"
 #include "server/peer_transport.h"
+#include "server/process_metrics.h"
 #include "server/publisher.h"
 #include "server/repair.h"
 #include "server/request_pipeline.h"
 #include "server/restore_import.h"
+#include "server/rpc_metrics.h"
+#include "server/server_metrics.h"
 #include "server/space_guard.h"
 #include "server/state_machine.h"
 #include "server/version.h"
@@ -55,6 +61,7 @@ namespace holdfast::server {
 namespace {
 
 constexpr std::string_view kClientFlag = "listen-client-urls";
+constexpr std::string_view kMetricsFlag = "listen-metrics-urls";
 constexpr std::string_view kPeerFlag = "listen-peer-urls";
 // The core counts time in ticks: fine enough to spread elections, coarse enough to cost nothing.
 constexpr int kTicksPerHeartbeat = 10;
@@ -65,6 +72,13 @@ constexpr absl::Duration kRequestTimeoutBase = absl::Seconds(5);
 // answers (their age is told) are better than none.
 constexpr absl::Duration kReplayWaitMax = absl::Seconds(1);
 constexpr absl::Duration kReplayPoll = absl::Milliseconds(2);
+
+// Whose calls are counted on /metrics.
+std::vector<std::string> CountedServices() {
+  return {"etcdserverpb.KV",      "etcdserverpb.Watch",       "etcdserverpb.Lease",
+          "etcdserverpb.Cluster", "etcdserverpb.Maintenance", "v3electionpb.Election",
+          "v3lockpb.Lock"};
+}
 
 uint64_t RandomNonZero() {
   uint64_t id = 0;
@@ -85,7 +99,7 @@ class ServerImpl : public Server {
 
   absl::Status StartAll();
   void Stop() override;
-  std::string client_address() const override { return clients_.bound.front().Address(); }
+  std::string client_address() const override { return client_port_->bound().front().Address(); }
 
  private:
   absl::Status OpenMember();
@@ -99,6 +113,8 @@ class ServerImpl : public Server {
   MemberView View() const;
   absl::Status OpenPeerPort();
   void WaitForReplay() const;
+  HealthSources HealthOf() const;
+  void RegisterMetrics();
   absl::Status OpenClientPort();
   void Publish();
   void CloseClientPort();
@@ -124,6 +140,11 @@ class ServerImpl : public Server {
   Index known_commit_;  // as recovered; a hint
   std::unique_ptr<raft::FreshnessFile> freshness_file_;
   std::unique_ptr<PeerTransport> transport_;
+  StorageMetrics storage_metrics_;
+  AppliedMetrics applied_metrics_;
+  RpcMetrics rpc_metrics_{CountedServices()};
+  std::unique_ptr<storage::LogStore> measured_log_;
+  std::unique_ptr<raft::StateMachine> measured_machine_;
   std::unique_ptr<raft::RaftNode> node_;
   std::unique_ptr<MemberChanger> member_changer_;
   std::unique_ptr<PeerMemberService> peer_member_service_;
@@ -141,7 +162,9 @@ class ServerImpl : public Server {
   std::unique_ptr<WatchService> watch_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
-  Listener clients_;
+  MetricsRegistry metrics_;
+  std::unique_ptr<ServerMetrics> server_metrics_;
+  std::unique_ptr<ClientPort> client_port_;
   std::unique_ptr<Publisher> publisher_;
   std::once_flag stop_once_;
 };
@@ -149,6 +172,10 @@ class ServerImpl : public Server {
 absl::Status ServerImpl::StartAll() {
   // A port that is taken shows before the disk is touched.
   if (absl::Status status = CheckCanListen(kClientFlag, config_.listen_client_urls); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckCanListen(kMetricsFlag, config_.listen_metrics_urls);
+      !status.ok()) {
     return status;
   }
   if (absl::Status status = CheckCanListen(kPeerFlag, config_.listen_peer_urls); !status.ok()) {
@@ -301,6 +328,7 @@ absl::Status ServerImpl::OpenStorage() {
   check_log_ = std::make_unique<CheckLog>();
   machine_->AddListener(alarm_watch_.get());
   machine_->AddListener(check_log_.get());
+  machine_->AddListener(&applied_metrics_);
   admission_ = std::make_unique<Admission>(/*node=*/nullptr, alarm_watch_.get());
   watch_hub_ =
       WatchHub::Create({.max_request_bytes = config_.max_request_bytes,
@@ -378,8 +406,11 @@ absl::Status ServerImpl::StartNode() {
   freshness_file_ = std::make_unique<raft::FreshnessFile>(data_dir_->freshness_record_path());
   options.freshness_record = freshness_file_.get();
   options.on_fatal = on_fatal_;
-  absl::StatusOr<std::unique_ptr<raft::RaftNode>> node = raft::RaftNode::Start(
-      std::move(options), identity_.bootstrap, log_.get(), machine_.get(), transport_.get());
+  measured_log_ = MeasuredLog(log_.get(), &storage_metrics_);
+  measured_machine_ = MeasuredMachine(machine_.get(), &storage_metrics_);
+  absl::StatusOr<std::unique_ptr<raft::RaftNode>> node =
+      raft::RaftNode::Start(std::move(options), identity_.bootstrap, measured_log_.get(),
+                            measured_machine_.get(), transport_.get());
   if (!node.ok()) return storage::Annotate(node.status(), "cannot start the Raft node");
   node_ = *std::move(node);
   pipeline_->SetNode(node_.get());
@@ -437,6 +468,39 @@ void ServerImpl::WaitForReplay() const {
            known_commit_.value);
 }
 
+HealthSources ServerImpl::HealthOf() const {
+  return {.alarms = [this] { return machine_->alarms(); },
+          .has_leader = [this] { return static_cast<bool>(node_->status().leader); },
+          .is_learner = [this] { return node_->status().is_learner; },
+          .read =
+              [this](bool serializable, HealthSources::ReadDone done) {
+                if (!serializable) return pipeline_->LinearizableRead(std::move(done));
+                // One record's read, as etcd's check; the store never makes it wait for long.
+                storage::RangeOptions options;
+                options.key = options.range_end = std::string_view("\0", 1);
+                options.limit = 1;
+                options.keys_only = true;
+                storage::RangeResult result;
+                const std::shared_ptr<storage::MvccStore> store = machine_->store();
+                std::move(done)(store->NewView()->Range(options, &result));
+              }};
+}
+
+void ServerImpl::RegisterMetrics() {
+  MetricsProviders providers;
+  providers.watchers = [this] { return watch_hub_->stats().watches; };
+  providers.slow_watchers = [this] { return watch_hub_->stats().lagging_watches; };
+  providers.watch_streams = [this] { return watch_hub_->stats().streams; };
+  providers.leases = [this] { return lessor_->stats().leases; };
+  providers.quota_bytes = [this] {
+    return static_cast<uint64_t>(std::max<int64_t>(config_.quota_backend_bytes, 0));
+  };
+  server_metrics_ = std::make_unique<ServerMetrics>(View(), log_.get(), &storage_metrics_,
+                                                    &applied_metrics_, &rpc_metrics_, providers);
+  server_metrics_->Register(&metrics_);
+  AddProcessMetrics(&metrics_);
+}
+
 absl::Status ServerImpl::OpenClientPort() {
   kv_service_ = KvService::Create({.cluster_id = identity_.cluster_id,
                                    .member_id = identity_.self.value,
@@ -461,19 +525,28 @@ absl::Status ServerImpl::OpenClientPort() {
   compactor_ = std::make_unique<Compactor>(View(), config_.compaction);
   watch_hub_->Start(View());
   watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
-  absl::StatusOr<Listener> clients = Listen(
+  RegisterMetrics();
+  absl::StatusOr<std::unique_ptr<ClientPort>> clients = ClientPort::Open(
       {.flag = kClientFlag,
        .urls = config_.listen_client_urls,
-       .callers = Callers::kClients,
+       .metrics_flag = kMetricsFlag,
+       .metrics_urls = config_.listen_metrics_urls,
        .services = {kv_service_->service(), watch_service_->service(), lease_service_->service(),
                     cluster_service_.get(), member_service_.get(), maintenance_service_.get()},
-       .max_request_bytes = config_.max_request_bytes});
+       .max_request_bytes = config_.max_request_bytes,
+       .health = HealthOf(),
+       .rpc_metrics = &rpc_metrics_,
+       .metrics = &metrics_});
   if (!clients.ok()) return clients.status();
-  clients_ = *std::move(clients);
+  client_port_ = *std::move(clients);
   LOG_INFO("enabled capabilities for version {}", kEtcdClusterVersion);
   // With or without a leader: reads of local data are answered from here on, the rest waits for
   // one.
-  LOG_INFO("ready to serve client requests on {}", fmt::join(ToStrings(clients_.bound), " "));
+  LOG_INFO("ready to serve client requests on {}",
+           fmt::join(ToStrings(client_port_->bound()), " "));
+  if (!client_port_->metrics_bound().empty()) {
+    LOG_INFO("serving metrics on {}", fmt::join(ToStrings(client_port_->metrics_bound()), " "));
+  }
   return absl::OkStatus();
 }
 
@@ -482,8 +555,8 @@ void ServerImpl::Publish() {
   for (Url& url : advertised) {
     if (url.port != 0) continue;
     // The system chose: tell the port of the listener that left it the choice.
-    for (size_t i = 0; i < clients_.bound.size(); ++i) {
-      if (config_.listen_client_urls[i].port == 0) url.port = clients_.bound[i].port;
+    for (size_t i = 0; i < client_port_->bound().size(); ++i) {
+      if (config_.listen_client_urls[i].port == 0) url.port = client_port_->bound()[i].port;
     }
   }
   publisher_ = std::make_unique<Publisher>(View(),
@@ -504,7 +577,7 @@ void ServerImpl::CloseClientPort() {
   if (maintenance_service_ != nullptr) maintenance_service_->Stop();
   if (watch_service_ != nullptr) watch_service_->Stop();
   if (watch_hub_ != nullptr) watch_hub_->Stop();
-  if (clients_.server == nullptr) {
+  if (client_port_ == nullptr) {
     if (pipeline_ != nullptr) pipeline_->Stop();
     return;
   }
@@ -513,8 +586,8 @@ void ServerImpl::CloseClientPort() {
   bool closed = false;
   std::thread closer([&] {
     // gRPC's own deadline, at which it cuts connections, comes well after ours.
-    clients_.server->Shutdown(std::chrono::system_clock::now() +
-                              absl::ToChronoMilliseconds(2 * kStopGrace));
+    client_port_->Shutdown(std::chrono::system_clock::now() +
+                           absl::ToChronoMilliseconds(2 * kStopGrace));
     std::lock_guard lock(mutex);
     closed = true;
     changed.notify_one();
