@@ -85,4 +85,14 @@ absl::Status ErrTimeoutLeaderTransfer() {
   return absl::UnavailableError("etcdserver: request timed out, leader transfer took too long");
 }
 
+absl::Status ErrMissingLeaderKey() {
+  return absl::UnknownError("\"leader\" field must be provided");
+}
+absl::Status ErrElectionNoLeader() { return absl::UnknownError("election: no leader"); }
+absl::Status ErrElectionNotLeader() { return absl::UnknownError("election: not leader"); }
+absl::Status ErrElectionSessionExpired() {
+  return absl::UnknownError("election: session is expired");
+}
+absl::Status ErrMutexSessionExpired() { return absl::UnknownError("mutex: session is expired"); }
+
 }  // namespace holdfast::server

@@ -42,4 +42,11 @@ absl::Status ErrNotLeader();
 absl::Status ErrBadLeaderTransferee();
 absl::Status ErrTimeoutLeaderTransfer();
 
+// Of Election and Lock. Code Unknown, as etcd sends them; clients know them by text.
+absl::Status ErrMissingLeaderKey();
+absl::Status ErrElectionNoLeader();
+absl::Status ErrElectionNotLeader();
+absl::Status ErrElectionSessionExpired();  // ours: etcd 3.4 calls such a candidate the leader
+absl::Status ErrMutexSessionExpired();
+
 }  // namespace holdfast::server
