@@ -147,7 +147,7 @@ void Observation::Add(const etcdserverpb::ResponseHeader& header, const mvccpb::
 }
 
 void Observation::Proceed() {
-  if (ended_ || telling_) return;
+  if (ended_ || telling_ || pausing_) return;
   if (!to_tell_.empty()) {
     telling_ = true;
     on_leader_(&to_tell_.front());
@@ -178,7 +178,13 @@ void Observation::Retry(const absl::Status& status) {
                          ? pause_.Next(RetryPause::Clock::now())
                          : std::nullopt;
   if (!pause.has_value()) return End(status);
-  retry_.Set(*pause, [this, keep = shared_from_this()] { keep->Post([this] { Proceed(); }); });
+  pausing_ = true;
+  retry_.Set(*pause, [this, keep = shared_from_this()] {
+    keep->Post([this] {
+      pausing_ = false;
+      Proceed();
+    });
+  });
 }
 
 void Observation::End(const absl::Status& status) {

@@ -71,6 +71,7 @@ class Observation : public WaitingCall {
   // The leaders of one look or of one watch response.
   std::deque<v3electionpb::LeaderResponse> to_tell_;
   bool telling_ = false;
+  bool pausing_ = false;  // before another try
   bool ended_ = false;
   std::optional<absl::Status> end_;  // waits for Told()
 

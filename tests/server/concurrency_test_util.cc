@@ -1,0 +1,23 @@
+#include "concurrency_test_util.h"
+
+#include <unistd.h>
+
+namespace holdfast::server::testing {
+
+std::unique_ptr<bench::LocalCluster> StartEtcd() {
+  bench::LocalClusterOptions options;
+  options.binary = kEtcd;
+  options.members = 1;
+  auto started = bench::LocalCluster::Start(options);
+  CHECK_MSG(started.ok(), started.status().ToString());
+  return *std::move(started);
+}
+
+bench::LocalCluster* SharedEtcd() {
+  if (access(kEtcd, X_OK) != 0) return nullptr;
+  // Destroyed at exit, which kills it.
+  static const std::unique_ptr<bench::LocalCluster> cluster = StartEtcd();
+  return cluster.get();
+}
+
+}  // namespace holdfast::server::testing
