@@ -49,7 +49,8 @@ Candidacy::Candidacy(std::shared_ptr<WaitingCalls> calls, Options options, OnEnd
     : WaitingCall(std::move(calls)),
       options_(std::move(options)),
       prefix_(options_.name + "/"),
-      on_end_(std::move(on_end)) {
+      on_end_(std::move(on_end)),
+      pause_(this->calls().limits().give_up_after) {
   won_.lease = options_.lease;
 }
 

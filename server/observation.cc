@@ -31,7 +31,8 @@ Observation::Observation(std::shared_ptr<WaitingCalls> calls, CallerTerms terms,
       terms_(std::move(terms)),
       prefix_(name + "/"),
       on_leader_(std::move(on_leader)),
-      on_end_(std::move(on_end)) {}
+      on_end_(std::move(on_end)),
+      pause_(this->calls().limits().give_up_after) {}
 
 void Observation::OnStop(const absl::Status& why) { End(why); }
 
@@ -99,6 +100,7 @@ void Observation::Watch() {
 }
 
 void Observation::OnWatch(const WatchResponse& response) {
+  if (!response.canceled()) pause_.Progress();
   if (response.canceled() && response.compact_revision() == 0) {
     return End(CancelStatus(response));
   }

@@ -57,7 +57,8 @@ QueueWait::QueueWait(WaitingCall* owner, CallerTerms terms, Place place, OnEnd o
     : owner_(owner),
       terms_(std::move(terms)),
       place_(std::move(place)),
-      on_end_(std::move(on_end)) {}
+      on_end_(std::move(on_end)),
+      pause_(owner->calls().limits().give_up_after) {}
 
 void QueueWait::Start() { Look(); }
 
@@ -103,8 +104,7 @@ void QueueWait::Watch(const std::string& predecessor, int64_t from) {
         keep->Post([this, number, status] {
           if (ended_ || number != watch_number_) return;
           watch_.reset();
-          // One that never stood long is no success, or a stream that breaks at once would be
-          // opened for ever.
+          // Streams that break as soon as they stand are opened at a slow pace.
           if (RetryPause::Clock::now() - watching_since_ > RetryPause::kPauseMax) {
             pause_.Succeeded();
           }
@@ -114,6 +114,7 @@ void QueueWait::Watch(const std::string& predecessor, int64_t from) {
 }
 
 void QueueWait::OnWatch(const WatchResponse& response) {
+  if (!response.canceled()) pause_.Progress();
   if (response.canceled() && response.compact_revision() == 0) {
     return End(CancelStatus(response));
   }

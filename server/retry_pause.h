@@ -1,7 +1,7 @@
 // When to try an inner call again, and when to give up.
 //
-// Pauses double from kPauseMin to kPauseMax. What fails for longer than kGiveUpAfter, counted from
-// the first failure after the last success, is given up.
+// Pauses double from kPauseMin to kPauseMax. What fails for longer than the time to give up,
+// counted from the first failure after the last success, is given up.
 #pragma once
 
 #include <chrono>
@@ -20,17 +20,21 @@ class RetryPause {
   using Clock = std::chrono::steady_clock;
   static constexpr std::chrono::milliseconds kPauseMin{20};
   static constexpr std::chrono::milliseconds kPauseMax{1'000};
-  // Covers an election and the restart of a neighbour.
-  static constexpr std::chrono::milliseconds kGiveUpAfter{15'000};
+
+  explicit RetryPause(std::chrono::milliseconds give_up_after) : give_up_after_(give_up_after) {}
 
   // True if the same call may succeed later. `wants_leader`: then "no leader" is an answer.
   static bool WorthRetrying(const absl::Status& status, bool wants_leader);
 
   // How long to wait before the next try; nullopt: give up.
   std::optional<std::chrono::milliseconds> Next(Clock::time_point now);
-  void Succeeded() { *this = RetryPause(); }
+  // Something worked: the time to give up starts anew, at the next failure.
+  void Progress() { failing_since_.reset(); }
+  // It worked for so long that the next failure is another one: pauses start anew too.
+  void Succeeded();
 
  private:
+  const std::chrono::milliseconds give_up_after_;
   std::optional<Clock::time_point> failing_since_;
   std::chrono::milliseconds pause_{0};
 };

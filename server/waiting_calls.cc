@@ -26,7 +26,7 @@ void WaitingCall::Post(Strand::Step step) {
 absl::Status WaitingCalls::Admit(const std::shared_ptr<WaitingCall>& call) {
   absl::MutexLock lock(&mutex_);
   if (stopped_) return ErrStopped();
-  if (calls_.size() >= max_) return ErrTooManyRequests();
+  if (calls_.size() >= limits_.calls_max) return ErrTooManyRequests();
   calls_.emplace(call.get(), call);
   call->admitted_ = true;
   return absl::OkStatus();

@@ -1,6 +1,7 @@
 // The calls that wait (Campaign, Lock, Observe): how many there may be, and their common end.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <utility>
@@ -31,6 +32,7 @@ class WaitingCall : public std::enable_shared_from_this<WaitingCall> {
   // For its own parts. The call must be kept alive by whoever posts; a step need not do so.
   void Post(Strand::Step step);
   InnerClient& client();
+  const WaitingCalls& calls() const { return *calls_; }
 
  protected:
   explicit WaitingCall(std::shared_ptr<WaitingCalls> calls) : calls_(std::move(calls)) {}
@@ -50,10 +52,17 @@ class WaitingCall : public std::enable_shared_from_this<WaitingCall> {
 // Threads: all methods from any thread.
 class WaitingCalls {
  public:
-  // A waiting call takes a Watch stream and some 20 KB; together 200 MB.
-  static constexpr size_t kMax = 10'000;
+  struct Limits {
+    // A waiting call takes a Watch stream and some 20 KB; together 200 MB.
+    size_t calls_max = 10'000;
+    // How long inner calls are tried again. Covers an election and the restart of a neighbour.
+    std::chrono::milliseconds give_up_after{15'000};
+  };
 
-  explicit WaitingCalls(size_t max = kMax) : max_(max) {}
+  WaitingCalls() : WaitingCalls(Limits()) {}
+  explicit WaitingCalls(const Limits& limits) : limits_(limits) {}
+
+  const Limits& limits() const { return limits_; }
 
   InnerClient& client() { return client_; }
 
@@ -71,7 +80,7 @@ class WaitingCalls {
   friend class WaitingCall;
   void Leave(WaitingCall* call);
 
-  const size_t max_;
+  const Limits limits_;
   InnerClient client_;
   mutable absl::Mutex mutex_;
   absl::flat_hash_map<WaitingCall*, std::weak_ptr<WaitingCall>> calls_ ABSL_GUARDED_BY(mutex_);

@@ -56,8 +56,8 @@ inline bool Eventually(const std::function<bool()>& holds, absl::Duration patien
 class OurServices {
  public:
   explicit OurServices(const std::shared_ptr<grpc::Channel>& inner,
-                       size_t waiting_max = WaitingCalls::kMax)
-      : calls_(std::make_shared<WaitingCalls>(waiting_max)), election_(calls_), lock_(calls_) {
+                       const WaitingCalls::Limits& limits = WaitingCalls::Limits())
+      : calls_(std::make_shared<WaitingCalls>(limits)), election_(calls_), lock_(calls_) {
     if (inner != nullptr) calls_->client().SetChannel(inner);
     grpc::ServerBuilder builder;
     int port = 0;
