@@ -78,7 +78,7 @@ void Observation::Watch() {
   const uint64_t number = ++watch_number_;
   watching_since_ = RetryPause::Clock::now();
   const std::shared_ptr<WaitingCall> keep = shared_from_this();
-  watch_ = WatchStream::Start(
+  watch_ = InnerWatch::Start(
       client(), terms_, {std::move(request)},
       [this, keep, number](WatchResponse response) {
         keep->Post([this, number, response = std::move(response)] {

@@ -18,9 +18,9 @@
 #include "absl/status/status.h"
 #include "etcd/election.pb.h"
 #include "server/caller_terms.h"
+#include "server/inner_watch.h"
 #include "server/retry_pause.h"
 #include "server/waiting_calls.h"
-#include "server/watch_stream.h"
 
 namespace holdfast::server {
 
@@ -76,7 +76,7 @@ class Observation : public WaitingCall {
   std::optional<absl::Status> end_;  // waits for Told()
 
   InnerClient::Call look_;
-  std::shared_ptr<WatchStream> watch_;
+  std::shared_ptr<InnerWatch> watch_;
   uint64_t watch_number_ = 0;  // callbacks of earlier ones are ignored
   RetryPause::Clock::time_point watching_since_;
   RetryPause pause_;

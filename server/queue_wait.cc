@@ -92,7 +92,7 @@ void QueueWait::Watch(const std::string& predecessor, int64_t from) {
   const uint64_t number = ++watch_number_;
   watching_since_ = RetryPause::Clock::now();
   const std::shared_ptr<WaitingCall> keep = owner_->shared_from_this();
-  watch_ = WatchStream::Start(
+  watch_ = InnerWatch::Start(
       owner_->client(), terms_,
       {WatchDeletionOf(predecessor, from), WatchDeletionOf(place_.key, from)},
       [this, keep, number](WatchResponse response) {

@@ -18,9 +18,9 @@
 #include "absl/status/status.h"
 #include "etcd/rpc.pb.h"
 #include "server/caller_terms.h"
+#include "server/inner_watch.h"
 #include "server/retry_pause.h"
 #include "server/waiting_calls.h"
-#include "server/watch_stream.h"
 
 namespace holdfast::server {
 
@@ -57,7 +57,7 @@ class QueueWait {
   const OnEnd on_end_;
   bool ended_ = false;
   InnerClient::Call look_;
-  std::shared_ptr<WatchStream> watch_;
+  std::shared_ptr<InnerWatch> watch_;
   uint64_t watch_number_ = 0;  // callbacks of earlier ones are ignored
   RetryPause::Clock::time_point watching_since_;
   RetryPause pause_;

@@ -93,6 +93,7 @@ TEST_F(ConcurrencyFaults, DeletionDuringACutIsNotMissed) {
 TEST_F(ConcurrencyFaults, LeaseThatGoesDuringACutIsNoSuccess) {
   const auto holder = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(holder->Done());
+  ASSERT_TRUE(holder->status().ok()) << holder->status().error_message();
   const int64_t lease = client_->Grant();
   const auto waiter = client_->Lock(name_, lease);
   ASSERT_TRUE(client_->HasKeys(name_, 2));
@@ -161,6 +162,7 @@ TEST_F(ConcurrencyFaults, LinkCutAgainAndAgainUnderWaitingCalls) {
 TEST_F(ConcurrencyFaults, LinkThatStaysCutEndsTheWait) {
   const auto holder = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(holder->Done());
+  ASSERT_TRUE(holder->status().ok()) << holder->status().error_message();
   const auto waiter = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(client_->HasKeys(name_, 2));
   proxy_->Cut(kServices, kStore);
@@ -214,6 +216,7 @@ TEST_F(ConcurrencyFaults, CallersGoAtAnyMoment) {
 TEST_F(ConcurrencyFaults, SoManyMayWaitAndNoMore) {
   const auto holder = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(holder->Done());
+  ASSERT_TRUE(holder->status().ok()) << holder->status().error_message();
   const int64_t lease = client_->Grant();
   std::vector<std::unique_ptr<PendingLock>> waiters;
   for (size_t i = 0; i < kWaitingMax; ++i) waiters.push_back(client_->Lock(name_, lease));
@@ -232,6 +235,7 @@ TEST_F(ConcurrencyFaults, SoManyMayWaitAndNoMore) {
 TEST_F(ConcurrencyFaults, StopAnswersWhoWaitsAndTidiesUp) {
   const auto holder = client_->Campaign(name_, client_->Grant(), "x");
   ASSERT_TRUE(holder->Done());
+  ASSERT_TRUE(holder->status().ok()) << holder->status().error_message();
   const auto lock = client_->Lock(name_, 0);
   const auto campaign = client_->Campaign(name_, client_->Grant(), "y");
   ASSERT_TRUE(client_->HasKeys(name_, 3));
@@ -252,6 +256,7 @@ TEST_F(ConcurrencyFaults, StopAnswersWhoWaitsAndTidiesUp) {
 TEST_F(ConcurrencyFaults, ShutdownOfGrpcWaitsForNoneOfThem) {
   const auto holder = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(holder->Done());
+  ASSERT_TRUE(holder->status().ok()) << holder->status().error_message();
   std::vector<std::unique_ptr<PendingLock>> waiters;
   std::vector<std::unique_ptr<Observer>> observers;
   for (int i = 0; i < 20; ++i) waiters.push_back(client_->Lock(name_, client_->Grant()));

@@ -1,4 +1,5 @@
-// The stories of Election and Lock, told by whoever answers: a real etcd, and our services over it.
+// The stories of Election and Lock, told by whoever answers: a real etcd, our services over it,
+// and holdfastd.
 #include <algorithm>
 #include <memory>
 #include <string>
@@ -36,7 +37,8 @@ std::string WhoName(const ::testing::TestParamInfo<Who>& info) {
 class Concurrency : public ::testing::TestWithParam<Who> {
  protected:
   void SetUp() override {
-    bench::LocalCluster* const store = testing::SharedEtcd();
+    bench::LocalCluster* const store =
+        GetParam() == Who::kHoldfastd ? testing::SharedHoldfastd() : testing::SharedEtcd();
     if (store == nullptr) GTEST_SKIP() << testing::kEtcd << " is not installed";
     const auto channel = testing::Dial(store->endpoint(0));
     if (GetParam() == Who::kOursOverEtcd) {
@@ -100,6 +102,7 @@ TEST_P(Concurrency, LocksAreHeldInTheOrderOfAsking) {
 TEST_P(Concurrency, WhoCancelsWhileWaitingBlocksNobody) {
   const auto holder = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(holder->Done());
+  ASSERT_TRUE(holder->status().ok()) << holder->status().error_message();
   const auto second = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(client_->HasKeys(name_, 2));
   const auto third = client_->Lock(name_, client_->Grant());
@@ -168,6 +171,7 @@ TEST_P(Concurrency, LeaseThatGoesWhileWaitingIsNeverSuccess) {
   if (!ours()) GTEST_SKIP() << "etcd 3.4 answers success";
   const auto holder = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(holder->Done());
+  ASSERT_TRUE(holder->status().ok()) << holder->status().error_message();
   const int64_t lease = client_->Grant();
   const auto waiter = client_->Lock(name_, lease);
   const int64_t candidate_lease = client_->Grant();
@@ -189,6 +193,7 @@ TEST_P(Concurrency, KeyPutAnewWhileWaitingIsNotTheOneThatWaited) {
   if (!ours()) GTEST_SKIP() << "etcd 3.4 answers success";
   const auto holder = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(holder->Done());
+  ASSERT_TRUE(holder->status().ok()) << holder->status().error_message();
   const int64_t lease = client_->Grant();
   const auto waiter = client_->Lock(name_, lease);
   ASSERT_TRUE(client_->HasKeys(name_, 2));
@@ -223,6 +228,7 @@ TEST_P(Concurrency, LeaseGrantedForACallThatIsCancelledGoesWithIt) {
   if (!ours()) GTEST_SKIP() << "etcd leaves it to expire";
   const auto holder = client_->Lock(name_, client_->Grant());
   ASSERT_TRUE(holder->Done());
+  ASSERT_TRUE(holder->status().ok()) << holder->status().error_message();
   const auto waiter = client_->Lock(name_, 0);
   ASSERT_TRUE(client_->HasKeys(name_, 2));
   const int64_t lease = client_->Keys(name_).kvs(1).lease();
@@ -271,7 +277,8 @@ TEST_P(Concurrency, CallsOnOneNameDoNotMeetThoseOnALongerOne) {
   EXPECT_TRUE(inner->status().ok());
 }
 
-INSTANTIATE_TEST_SUITE_P(Answered, Concurrency, ::testing::Values(Who::kEtcd, Who::kOursOverEtcd),
+INSTANTIATE_TEST_SUITE_P(Answered, Concurrency,
+                         ::testing::Values(Who::kEtcd, Who::kOursOverEtcd, Who::kHoldfastd),
                          WhoName);
 
 }  // namespace

@@ -4,13 +4,25 @@
 
 namespace holdfast::server::testing {
 
-std::unique_ptr<bench::LocalCluster> StartEtcd() {
+namespace {
+
+std::unique_ptr<bench::LocalCluster> StartOne(const std::string& binary) {
   bench::LocalClusterOptions options;
-  options.binary = kEtcd;
+  options.binary = binary;
   options.members = 1;
   auto started = bench::LocalCluster::Start(options);
   CHECK_MSG(started.ok(), started.status().ToString());
   return *std::move(started);
+}
+
+}  // namespace
+
+std::unique_ptr<bench::LocalCluster> StartEtcd() { return StartOne(kEtcd); }
+
+bench::LocalCluster* SharedHoldfastd() {
+  static const std::unique_ptr<bench::LocalCluster> cluster =
+      StartOne(bench::BinaryBesideOwn("holdfastd"));
+  return cluster.get();
 }
 
 bench::LocalCluster* SharedEtcd() {

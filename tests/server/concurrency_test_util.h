@@ -37,7 +37,8 @@ inline std::shared_ptr<grpc::Channel> Dial(const std::string& endpoint) {
   // A channel of its own each time, and quick to come back after a cut.
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
-  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  // How long one attempt may take, on a busy machine.
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5'000);
   arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);
   return grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), arguments);
 }
@@ -330,6 +331,7 @@ class Client {
 };
 
 std::unique_ptr<bench::LocalCluster> StartEtcd();  // of one member
+bench::LocalCluster* SharedHoldfastd();            // the same of ours
 // One for all tests of a process that want it; null where etcd is not installed.
 bench::LocalCluster* SharedEtcd();
 

@@ -15,18 +15,18 @@ namespace holdfast::server {
 
 // Threads: Next and Cancel one at a time, on any thread. The callbacks come on gRPC's threads or
 // inside Start, one at a time. The stream keeps itself alive until on_end.
-class WatchStream {
+class InnerWatch {
  public:
   using OnResponse = std::function<void(etcdserverpb::WatchResponse)>;
   using OnEnd = std::function<void(const absl::Status&)>;
 
   // Asks for the first answer too. on_end comes exactly once and last, also after Cancel; the end
   // of a stream that nobody cancelled is never OK.
-  static std::shared_ptr<WatchStream> Start(const InnerClient& client, const CallerTerms& terms,
-                                            std::vector<etcdserverpb::WatchCreateRequest> watches,
-                                            OnResponse on_response, OnEnd on_end);
+  static std::shared_ptr<InnerWatch> Start(const InnerClient& client, const CallerTerms& terms,
+                                           std::vector<etcdserverpb::WatchCreateRequest> watches,
+                                           OnResponse on_response, OnEnd on_end);
 
-  virtual ~WatchStream() = default;
+  virtual ~InnerWatch() = default;
   // Asks for the next answer: once after each on_response.
   virtual void Next() = 0;
   // Idempotent.
