@@ -105,4 +105,14 @@ absl::Status ErrNoInflightDowngrade() {
 }
 absl::Status ErrUnknownMethod() { return absl::UnknownError("etcdserver: unknown method"); }
 
+absl::Status ErrMissingLeaderKey() {
+  return absl::UnknownError("\"leader\" field must be provided");
+}
+absl::Status ErrElectionNoLeader() { return absl::UnknownError("election: no leader"); }
+absl::Status ErrElectionNotLeader() { return absl::UnknownError("election: not leader"); }
+absl::Status ErrElectionSessionExpired() {
+  return absl::UnknownError("election: session is expired");
+}
+absl::Status ErrMutexSessionExpired() { return absl::UnknownError("mutex: session is expired"); }
+
 }  // namespace holdfast::server

@@ -51,4 +51,11 @@ absl::Status ErrDowngradeInProcess();
 absl::Status ErrNoInflightDowngrade();
 absl::Status ErrUnknownMethod();  // etcd has no gRPC code for it: Unknown
 
+// Of Election and Lock. Code Unknown, as etcd sends them; clients know them by text.
+absl::Status ErrMissingLeaderKey();
+absl::Status ErrElectionNoLeader();
+absl::Status ErrElectionNotLeader();
+absl::Status ErrElectionSessionExpired();  // ours: etcd 3.4 calls such a candidate the leader
+absl::Status ErrMutexSessionExpired();
+
 }  // namespace holdfast::server

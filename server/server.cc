@@ -24,6 +24,7 @@
 #include "server/compactor.h"
 #include "server/data_dir.h"
 #include "server/divergence_checker.h"
+#include "server/election_service.h"
 #include "server/fatal.h"
 #include "server/identity.h"
 #include "server/join.h"
@@ -33,6 +34,7 @@
 #include "server/lease_service.h"
 #include "server/lessor.h"
 #include "server/listener.h"
+#include "server/lock_service.h"
 #include "server/maintenance_service.h"
 #include "server/measured_storage.h"
 #include "server/member_changer.h"
@@ -52,6 +54,7 @@
 #include "server/space_guard.h"
 #include "server/state_machine.h"
 #include "server/version.h"
+#include "server/waiting_calls.h"
 #include "server/watch_hub.h"
 #include "server/watch_service.h"
 #include "storage/damage.h"
@@ -159,6 +162,9 @@ class ServerImpl : public Server {
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
+  std::shared_ptr<WaitingCalls> waiting_calls_;
+  std::unique_ptr<ElectionService> election_service_;
+  std::unique_ptr<LockService> lock_service_;
   std::unique_ptr<WatchService> watch_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
@@ -525,6 +531,9 @@ absl::Status ServerImpl::OpenClientPort() {
   compactor_ = std::make_unique<Compactor>(View(), config_.compaction);
   watch_hub_->Start(View());
   watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
+  waiting_calls_ = std::make_shared<WaitingCalls>();
+  election_service_ = std::make_unique<ElectionService>(waiting_calls_);
+  lock_service_ = std::make_unique<LockService>(waiting_calls_);
   RegisterMetrics();
   absl::StatusOr<std::unique_ptr<ClientPort>> clients = ClientPort::Open(
       {.flag = kClientFlag,
@@ -532,13 +541,18 @@ absl::Status ServerImpl::OpenClientPort() {
        .metrics_flag = kMetricsFlag,
        .metrics_urls = config_.listen_metrics_urls,
        .services = {kv_service_->service(), watch_service_->service(), lease_service_->service(),
-                    cluster_service_.get(), member_service_.get(), maintenance_service_.get()},
+                    cluster_service_.get(), member_service_.get(), maintenance_service_.get(),
+                    election_service_.get(), lock_service_.get()},
        .max_request_bytes = config_.max_request_bytes,
        .health = HealthOf(),
        .rpc_metrics = &rpc_metrics_,
        .metrics = &metrics_});
   if (!clients.ok()) return clients.status();
   client_port_ = *std::move(clients);
+  // They are clients of this very server.
+  grpc::ChannelArguments inner;
+  inner.SetMaxReceiveMessageSize(-1);
+  waiting_calls_->client().SetChannel(client_port_->server()->InProcessChannel(inner));
   LOG_INFO("enabled capabilities for version {}", kEtcdClusterVersion);
   // With or without a leader: reads of local data are answered from here on, the rest waits for
   // one.
@@ -569,6 +583,8 @@ void ServerImpl::Publish() {
 // Calls under way get kStopGrace to finish; then the pipeline answers those that wait for a leader
 // or a quorum, so that the server has none left.
 void ServerImpl::CloseClientPort() {
+  // While the other services still answer: it tidies up by calling them.
+  if (waiting_calls_ != nullptr) waiting_calls_->StopAll();
   if (kv_service_ != nullptr) kv_service_->Stop();
   if (lease_service_ != nullptr) lease_service_->Stop();
   if (lessor_ != nullptr) lessor_->Stop();
@@ -598,6 +614,7 @@ void ServerImpl::CloseClientPort() {
   }
   pipeline_->Stop();
   closer.join();
+  waiting_calls_->Drain(kStopGrace);
 }
 
 // So that a planned stop costs the cluster no election. Clients are served meanwhile: what they ask
