@@ -84,23 +84,6 @@ absl::Status TakeTurn(const Options& options, uint32_t run, const std::atomic<bo
   return absl::OkStatus();
 }
 
-std::string Cell(const Spread& spread, size_t runs) {
-  if (runs == 1) return ShortNumber(spread.median.value);
-  return fmt::format("{} ({}..{})", ShortNumber(spread.median.value), ShortNumber(spread.min),
-                     ShortNumber(spread.max));
-}
-
-// A ratio, and who wins. Where the two sides' runs overlap nobody does: the same server on both
-// sides gives ratios of 0.9 and 1.1 as well.
-std::string Verdict(const Spread& a, const Spread& b, size_t runs) {
-  if (a.median.value <= 0 || b.median.value <= 0) return "";
-  const std::string ratio = fmt::format("{:.2f}", a.median.value / b.median.value);
-  if (a.median.better == Better::kNeither || runs == 1) return ratio;
-  if (a.min <= b.max && b.min <= a.max) return ratio + "  runs overlap";
-  const bool a_wins = (a.median.better == Better::kHigher) == (a.min > b.max);
-  return ratio + (a_wins ? "  holdfast better" : "  etcd better");
-}
-
 std::string TableText(const std::string& title, const std::vector<Spread>& a,
                       const std::vector<Spread>& b, size_t runs) {
   std::string text =

@@ -140,6 +140,7 @@ class GrpcTransport : public Transport {
     shape_.WriteKey(key, request.mutable_key());
     const std::string_view value = shape_.Value(key, operation.salt);
     request.mutable_value()->assign(value);
+    if (operation.stamp.has_value()) WriteStamp(*operation.stamp, request.mutable_value());
   }
 
   void FillLoad(const Operation& operation, TxnRequest& request) const {

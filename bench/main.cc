@@ -12,13 +12,17 @@
 #include "absl/synchronization/mutex.h"
 #include "base/strings.h"
 #include "bench/catchup.h"
+#include "bench/compaction.h"
 #include "bench/compare.h"
 #include "bench/endpoint.h"
 #include "bench/failover.h"
+#include "bench/lease.h"
 #include "bench/members.h"
 #include "bench/options.h"
 #include "bench/report.h"
+#include "bench/scale.h"
 #include "bench/session.h"
+#include "bench/watch.h"
 
 namespace holdfast::bench {
 namespace {
@@ -126,16 +130,29 @@ int RunAgainstCluster(const Options& options) {
   return status.ok() ? 0 : Fail(status);
 }
 
-absl::StatusOr<std::string> ReportOf(const Options& options) {
+absl::StatusOr<BenchReport> Passed(const absl::StatusOr<std::string>& text) {
+  if (!text.ok()) return text.status();
+  return BenchReport{.text = *text, .passed = true};
+}
+
+absl::StatusOr<BenchReport> RunCommand(const Options& options) {
   switch (options.command) {
     case Command::kFailover:
-      return Failover(options, cancelled);
+      return Passed(Failover(options, cancelled));
     case Command::kCatchup:
-      return Catchup(options, cancelled);
+      return Passed(Catchup(options, cancelled));
     case Command::kMembers:
-      return Members(options, cancelled);
+      return Passed(Members(options, cancelled));
+    case Command::kWatch:
+      return WatchBench(options, cancelled);
+    case Command::kScale:
+      return ScaleBench(options, cancelled);
+    case Command::kCompaction:
+      return CompactionBench(options, cancelled);
+    case Command::kLease:
+      return LeaseBench(options, cancelled);
     default:
-      return Compare(options, cancelled);
+      return Passed(Compare(options, cancelled));
   }
 }
 
@@ -156,10 +173,10 @@ int Main(int argc, char** argv) {
     default:
       break;
   }
-  const absl::StatusOr<std::string> report = ReportOf(parsed.options);
+  const absl::StatusOr<BenchReport> report = RunCommand(parsed.options);
   if (!report.ok()) return Fail(report.status());
-  fmt::print("{}", *report);
-  return 0;
+  fmt::print("{}", report->text);
+  return report->passed ? 0 : kFailure;
 }
 
 }  // namespace

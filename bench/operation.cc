@@ -1,6 +1,7 @@
 #include "bench/operation.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
@@ -32,26 +33,28 @@ class MixSource : public OperationSource {
   KeyChooser chooser_;
 };
 
-class LoadSource : public OperationSource {
+class WriteSource : public OperationSource {
  public:
-  LoadSource(uint64_t keys, uint64_t batch_keys, uint64_t worker, uint64_t workers)
-      : keys_(keys), batch_keys_(batch_keys), stride_(workers), next_batch_(worker) {}
+  WriteSource(const WriteRange& range, uint64_t worker, uint64_t workers)
+      : range_(range), stride_(workers), next_batch_(worker) {}
 
   Operation Next() override {
-    const uint64_t first = std::exchange(next_batch_, next_batch_ + stride_) * batch_keys_;
-    CHECK(first < keys_);
+    const uint64_t offset = std::exchange(next_batch_, next_batch_ + stride_) * range_.batch_keys;
+    CHECK(offset < range_.keys);
+    const uint64_t number = range_.first + offset;
     return {.kind = OpKind::kLoad,
-            .first_key = first,
-            .keys = std::min(batch_keys_, keys_ - first),
-            .salt = 0};
+            .first_key = range_.key_space == 0 ? number : number % range_.key_space,
+            .keys = std::min(range_.batch_keys, range_.keys - offset),
+            .salt = range_.key_space == 0 ? 0 : number / range_.key_space};
   }
 
  private:
-  const uint64_t keys_;
-  const uint64_t batch_keys_;
+  const WriteRange range_;
   const uint64_t stride_;
   uint64_t next_batch_;
 };
+
+constexpr uint64_t kStampMagic = 0x686f6c6466617374;
 
 }  // namespace
 
@@ -74,7 +77,31 @@ std::unique_ptr<OperationSource> NewMixSource(const MixOptions& options, uint64_
 
 std::unique_ptr<OperationSource> NewLoadSource(uint64_t keys, uint64_t batch_keys, uint64_t worker,
                                                uint64_t workers) {
-  return std::make_unique<LoadSource>(keys, batch_keys, worker, workers);
+  return NewWriteSource({.first = 0, .keys = keys, .batch_keys = batch_keys, .key_space = 0},
+                        worker, workers);
+}
+
+std::unique_ptr<OperationSource> NewWriteSource(const WriteRange& range, uint64_t worker,
+                                                uint64_t workers) {
+  return std::make_unique<WriteSource>(range, worker, workers);
+}
+
+void WriteStamp(const Stamp& stamp, std::string* value) {
+  CHECK(value->size() >= kStampBytes);
+  std::memcpy(value->data(), &kStampMagic, sizeof(kStampMagic));
+  std::memcpy(value->data() + 8, &stamp.sequence, sizeof(stamp.sequence));
+  std::memcpy(value->data() + 16, &stamp.due_ns, sizeof(stamp.due_ns));
+}
+
+std::optional<Stamp> ReadStamp(std::string_view value) {
+  uint64_t magic = 0;
+  if (value.size() < kStampBytes) return std::nullopt;
+  std::memcpy(&magic, value.data(), sizeof(magic));
+  if (magic != kStampMagic) return std::nullopt;
+  Stamp stamp;
+  std::memcpy(&stamp.sequence, value.data() + 8, sizeof(stamp.sequence));
+  std::memcpy(&stamp.due_ns, value.data() + 16, sizeof(stamp.due_ns));
+  return stamp;
 }
 
 uint64_t LoadBatches(uint64_t keys, uint64_t batch_keys) {

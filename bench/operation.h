@@ -3,7 +3,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "bench/keys.h"
 
@@ -13,11 +15,26 @@ enum class OpKind : uint8_t { kPut, kGet, kLoad };
 inline constexpr int kOpKinds = 3;
 const char* OpKindName(OpKind kind);
 
+// Where a put carries one, its value begins with it: who receives the value knows which put it was
+// and when that was due.
+struct Stamp {
+  uint64_t sequence = 0;
+  int64_t due_ns = 0;
+
+  friend bool operator==(const Stamp&, const Stamp&) = default;
+};
+inline constexpr size_t kStampBytes = 24;
+// Over the first kStampBytes of `value`. REQUIRES: it has them.
+void WriteStamp(const Stamp& stamp, std::string* value);
+// Nothing if `value` begins with none.
+std::optional<Stamp> ReadStamp(std::string_view value);
+
 struct Operation {
   OpKind kind = OpKind::kPut;
   uint64_t first_key = 0;
   uint64_t keys = 1;  // more than one only for kLoad: a Txn of that many puts
   uint64_t salt = 0;  // chooses the bytes of the value, so that a put changes something
+  std::optional<Stamp> stamp = std::nullopt;  // for kPut
 };
 
 // Threads: one at a time.
@@ -41,6 +58,17 @@ std::unique_ptr<OperationSource> NewMixSource(const MixOptions& options, uint64_
 // REQUIRES: Next() is called no more often than this worker has batches of LoadBatches().
 std::unique_ptr<OperationSource> NewLoadSource(uint64_t keys, uint64_t batch_keys, uint64_t worker,
                                                uint64_t workers);
+
+// The same for the numbers [first, first + keys), of which number n goes to key n modulo
+// `key_space`: past it, keys are written again. A batch never holds a key twice.
+struct WriteRange {
+  uint64_t first = 0;
+  uint64_t keys = 0;
+  uint64_t batch_keys = 1;  // at most key_space, and a divisor of it where keys are written again
+  uint64_t key_space = 0;   // 0: never again
+};
+std::unique_ptr<OperationSource> NewWriteSource(const WriteRange& range, uint64_t worker,
+                                                uint64_t workers);
 uint64_t LoadBatches(uint64_t keys, uint64_t batch_keys);
 
 struct Outcome {

@@ -13,6 +13,7 @@
 #include "base/strings.h"
 #include "bench/endpoint.h"
 #include "bench/local_cluster.h"
+#include "bench/operation.h"
 
 namespace holdfast::bench {
 namespace {
@@ -24,6 +25,7 @@ constexpr uint32_t kDrillClients = 12;
 // Large values, so that gigabytes do not take all day; few enough keys a second for small machines.
 constexpr size_t kCatchupValueSize = 16 * 1024;
 constexpr absl::Duration kCatchupDuration = absl::Seconds(10);
+constexpr double kSuiteRate = 1000;             // puts a second, of watch, compaction and lease
 constexpr uint64_t kSeedSpace = 1'000'000'000;  // short enough to be typed again
 
 const char* const kAbout =
@@ -37,6 +39,10 @@ const char* const kAbout =
     "  holdfast-bench failover --how kill --rounds 50 --local-etcd 3\n"
     "  holdfast-bench catchup --bytes 2G\n"
     "  holdfast-bench members\n"
+    "  holdfast-bench watch --watchers 10000 --streams 100 --rate 1000 --local 3 --local-etcd 3\n"
+    "  holdfast-bench scale --keys 100000,1000000 --local 3 --local-etcd 3\n"
+    "  holdfast-bench compaction --revisions 1000000 --local 3 --local-etcd 3\n"
+    "  holdfast-bench lease --leases 1000000 --local 3 --local-etcd 3\n"
     "\n"
     "A run without --rate is a closed loop: every client sends its next request when the one\n"
     "before has been answered. With --rate it is an open loop, and latency counts from the moment\n"
@@ -224,6 +230,95 @@ void AddCatchup(CLI::App& app, Options& o) {
   AddDuration(command, "--duration", &o.duration, "measured before and after (default 10s)");
 }
 
+// watch, scale, compaction and lease: one command line for both sides.
+CLI::App* AddSuite(CLI::App& app, Options& o, const std::string& name, const std::string& about) {
+  CLI::App* command = app.add_subcommand(name, about);
+  if (name != "scale") {
+    command->add_option("--endpoints", o.endpoints, "servers that run already, host:port,...");
+    AddPids(command, &o.pids);
+  }
+  command->add_option("--local", o.local,
+                      "start so many holdfastd (default 3, if nothing is given)");
+  command->add_option("--local-etcd", o.local_etcd, "then the same with so many etcd");
+  AddLoadFlags(command, o);
+  command->add_option("--key-size", o.key_size, "bytes")->capture_default_str();
+  command->add_option("--value-size", o.value_size, "bytes, random ones")->capture_default_str();
+  command->add_option("--txn-ops", o.txn_ops, "puts in one transaction while loading")
+      ->capture_default_str();
+  AddClusterFlags(command, o);
+  return command;
+}
+
+void AddWatch(CLI::App& app, Options& o) {
+  CLI::App* command =
+      AddSuite(app, o, "watch", "How soon many watchers hear of puts, and its cost");
+  command->add_option("--watchers", o.watch.watchers, "each on a range of keys of its own")
+      ->capture_default_str();
+  command->add_option("--streams", o.watch.streams, "that carry them")->capture_default_str();
+  command
+      ->add_option("--fan-out", o.watch.fan_out, "watchers of one range: each put is for so many")
+      ->capture_default_str();
+  AddChoice<bool>(command, "--watch", &o.watch.whole_prefix, {{"ranges", false}, {"prefix", true}},
+                  "ranges, or one watcher a stream on the whole prefix (default ranges)");
+}
+
+void AddScale(CLI::App& app, Options& o) {
+  CLI::App* command =
+      AddSuite(app, o, "scale", "Memory, speed, restarts and disk at growing numbers of keys");
+  command->add_option("--keys", o.scale.keys, "sizes (default 100000,1000000,10000000)")
+      ->delimiter(',')
+      ->type_name("N,...");
+  command->add_option("--etcd-max-keys", o.scale.etcd_max_keys, "greatest size for etcd")
+      ->capture_default_str();
+  command->add_option("--range-keys", o.scale.range_keys, "keys of the range that is read")
+      ->capture_default_str();
+  command->add_option("--page", o.scale.page, "keys of one of its pages")->capture_default_str();
+  AddDuration(command, "--time-limit", &o.scale.time_limit, "of everything (default 2h)");
+}
+
+void AddCompaction(CLI::App& app, Options& o) {
+  CLI::App* command =
+      AddSuite(app, o, "compaction", "How puts fare while much history is compacted away");
+  command->add_option("--revisions", o.compaction.revisions, "versions of keys to be dropped")
+      ->capture_default_str();
+  command->add_option("--key-space", o.key_space, "keys (default: a tenth of the revisions)");
+}
+
+void AddLease(CLI::App& app, Options& o) {
+  CLI::App* command = AddSuite(app, o, "lease", "Grants, keep-alives, expiry and revocation");
+  command->add_option("--leases", o.lease.leases, "granted")->capture_default_str();
+  command->add_option("--etcd-leases", o.lease.etcd_leases, "at most, by etcd")
+      ->capture_default_str();
+  command->add_option("--attach", o.lease.attach, "share of them that get a key, 0 to 1")
+      ->capture_default_str();
+  command->add_option("--streams", o.lease.streams, "of keep-alives")->capture_default_str();
+  command->add_option("--expire", o.lease.expire, "leases of a short TTL, let expire")
+      ->capture_default_str();
+  AddDuration(command, "--expire-ttl", &o.lease.expire_ttl, "that TTL (default 10s)");
+  command->add_option("--revoke", o.lease.revoke, "leases that are revoked")->capture_default_str();
+}
+
+bool IsSuite(Command command) {
+  return command == Command::kWatch || command == Command::kScale ||
+         command == Command::kCompaction || command == Command::kLease;
+}
+
+void FillSuiteDefaults(Options& o) {
+  if (o.endpoints.empty() && o.local == 0 && o.local_etcd == 0) o.local = 3;
+  if (o.scale.keys.empty()) o.scale.keys = {100'000, 1'000'000, 10'000'000};
+  if (o.command == Command::kScale) {
+    o.key_space = *std::ranges::max_element(o.scale.keys);
+  } else if (o.command == Command::kWatch && !o.watch.whole_prefix) {
+    o.key_space = 20 * o.watch.watchers;  // at least what WatchLayout makes of it
+  } else if (o.command == Command::kCompaction && o.key_space == 0) {
+    o.key_space = std::max<uint64_t>(o.compaction.revisions / 10, o.txn_ops);
+  } else if (o.command == Command::kLease) {
+    o.key_space = o.lease.leases + o.lease.expire + kDefaultKeySpace;
+  }
+  const bool open_loop = o.command != Command::kScale;
+  if (open_loop && o.rate == 0) o.rate = kSuiteRate;
+}
+
 bool IsDrill(Command command) {
   return command == Command::kFailover || command == Command::kCatchup ||
          command == Command::kMembers;
@@ -238,6 +333,7 @@ void FillDrillDefaults(const std::string& command, Options& o) {
 }
 
 void FillDefaults(Options& o) {
+  if (IsSuite(o.command)) FillSuiteDefaults(o);
   if (IsDrill(o.command)) {
     if (o.local == 0) o.local = 3;
     if (o.duration == absl::ZeroDuration()) o.duration = kCatchupDuration;
@@ -265,8 +361,11 @@ absl::Status OutOfRange(std::string_view flag, std::string_view range) {
 }
 
 absl::Status ValidateTargets(const Options& o) {
-  const bool both = o.command == Command::kCompare || IsDrill(o.command);
+  const bool both = o.command == Command::kCompare || IsDrill(o.command) || IsSuite(o.command);
   const int given = (o.endpoints.empty() ? 0 : 1) + (o.local != 0) + (o.local_etcd != 0);
+  if (IsSuite(o.command) && !o.endpoints.empty() && given > 1) {
+    return absl::InvalidArgumentError("--endpoints excludes --local and --local-etcd");
+  }
   if (!both && given != 1) {
     return absl::InvalidArgumentError(
         "exactly one of --endpoints, --local and --local-etcd is needed");
@@ -345,6 +444,87 @@ absl::Status ValidateDrill(const Options& o) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateWatch(const Options& o) {
+  const WatchOptions& w = o.watch;
+  if (w.watchers < 1 || w.watchers > kMaxWatchers) {
+    return OutOfRange("--watchers", fmt::format("1 to {}", kMaxWatchers));
+  }
+  if (w.streams < 1 || w.streams > kMaxStreams) {
+    return OutOfRange("--streams", fmt::format("1 to {}", kMaxStreams));
+  }
+  if (w.fan_out < 1 || w.fan_out > w.watchers) {
+    return OutOfRange("--fan-out", "1 to --watchers");
+  }
+  if (!w.whole_prefix && w.watchers % w.streams != 0) {
+    return OutOfRange("--watchers", "a multiple of --streams");
+  }
+  if (!w.whole_prefix && w.watchers % w.fan_out != 0) {
+    return OutOfRange("--watchers", "a multiple of --fan-out");
+  }
+  if (o.value_size < kStampBytes) {
+    return OutOfRange("--value-size", fmt::format("at least {} here", kStampBytes));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateScale(const Options& o) {
+  for (const uint64_t keys : o.scale.keys) {
+    if (keys < 1 || keys > kMaxScaleKeys) {
+      return OutOfRange("--keys", fmt::format("1 to {}", kMaxScaleKeys));
+    }
+  }
+  if (o.rate > 0) return absl::InvalidArgumentError("--rate is not for scale: its loop is closed");
+  if (o.scale.range_keys < 1) return OutOfRange("--range-keys", "at least 1");
+  if (o.scale.page < 1) return OutOfRange("--page", "at least 1");
+  return absl::OkStatus();
+}
+
+absl::Status ValidateLease(const Options& o) {
+  const LeaseOptions& lease = o.lease;
+  for (const auto& [flag, count] :
+       {std::pair{"--leases", lease.leases}, std::pair{"--etcd-leases", lease.etcd_leases}}) {
+    if (count < 1 || count > kMaxLeases)
+      return OutOfRange(flag, fmt::format("1 to {}", kMaxLeases));
+  }
+  if (!(lease.attach >= 0 && lease.attach <= 1)) return OutOfRange("--attach", "0 to 1");
+  if (lease.streams < 1 || lease.streams > kMaxStreams) {
+    return OutOfRange("--streams", fmt::format("1 to {}", kMaxStreams));
+  }
+  if (lease.expire > kMaxLeases) {
+    return OutOfRange("--expire", fmt::format("at most {}", kMaxLeases));
+  }
+  if (lease.revoke > std::min(lease.leases, lease.etcd_leases)) {
+    return OutOfRange("--revoke", "at most --leases and --etcd-leases");
+  }
+  if (lease.expire_ttl < absl::Seconds(1)) return OutOfRange("--expire-ttl", "at least 1s");
+  return absl::OkStatus();
+}
+
+absl::Status ValidateSuite(const Options& o) {
+  if (!IsSuite(o.command)) return absl::OkStatus();
+  // What they wait for is an event, or the span of time that the puts are compared over.
+  if (o.total > 0) return absl::InvalidArgumentError("--total is not for this command");
+  const absl::Duration puts = o.warmup + o.duration;
+  if (o.rate * absl::ToDoubleSeconds(puts) > double(kMaxNotedPuts / 2)) {
+    return OutOfRange("--rate", fmt::format("at most {} puts in --duration", kMaxNotedPuts / 2));
+  }
+  switch (o.command) {
+    case Command::kWatch:
+      return ValidateWatch(o);
+    case Command::kScale:
+      return ValidateScale(o);
+    case Command::kLease:
+      return ValidateLease(o);
+    default:
+      break;
+  }
+  if (o.compaction.revisions < 1 || o.compaction.revisions > kMaxRevisions) {
+    return OutOfRange("--revisions", fmt::format("1 to {}", kMaxRevisions));
+  }
+  if (o.key_space < o.txn_ops) return OutOfRange("--key-space", "at least --txn-ops");
+  return absl::OkStatus();
+}
+
 ParseResult UsageError(std::string_view text) {
   return {.run = false,
           .exit_code = kUsageError,
@@ -359,6 +539,7 @@ absl::Status Options::Validate() const {
   if (status.ok()) status = ValidateLoad(*this);
   if (status.ok()) status = ValidateData(*this);
   if (status.ok()) status = ValidateDrill(*this);
+  if (status.ok()) status = ValidateSuite(*this);
   return status;
 }
 
@@ -387,6 +568,10 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
   AddFailover(app, o);
   AddCatchup(app, o);
   AddDrill(app, o, "members", "The cluster grows by two voters and shrinks again, under load");
+  AddWatch(app, o);
+  AddScale(app, o);
+  AddCompaction(app, o);
+  AddLease(app, o);
 
   // CLI11 would only say that a subcommand is missing.
   const std::vector<CLI::App*> commands = app.get_subcommands([](CLI::App*) { return true; });
@@ -408,7 +593,9 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
       {"put", Command::kPut},           {"get", Command::kGet},
       {"mixed", Command::kMixed},       {"compare", Command::kCompare},
       {"failover", Command::kFailover}, {"catchup", Command::kCatchup},
-      {"members", Command::kMembers}};
+      {"members", Command::kMembers},   {"watch", Command::kWatch},
+      {"scale", Command::kScale},       {"compaction", Command::kCompaction},
+      {"lease", Command::kLease}};
   o.command = by_name.at(app.get_subcommands()[0]->get_name());
   o.command_line = "holdfast-bench " + absl::StrJoin(args, " ");
   FillDefaults(o);

@@ -27,7 +27,19 @@ inline constexpr size_t kMaxTxnBytes = 1024 * 1024;
 inline constexpr uint32_t kMaxDrillClients = 256;  // a thread each
 inline constexpr uint32_t kMaxRounds = 10'000;
 
-enum class Command { kPut, kGet, kMixed, kCompare, kFailover, kCatchup, kMembers };
+enum class Command {
+  kPut,
+  kGet,
+  kMixed,
+  kCompare,
+  kFailover,
+  kCatchup,
+  kMembers,
+  kWatch,
+  kScale,
+  kCompaction,
+  kLease
+};
 
 // What happens to the leader in a round of failover.
 enum class FailoverHow { kKill, kPause, kTransfer, kTerm };
@@ -37,6 +49,44 @@ struct Workload {
   std::string name;
   double read_ratio = 0;
   bool serializable = false;
+};
+
+// Puts of a PutLoad, which notes 24 bytes of each; at that many it ends by itself.
+inline constexpr uint64_t kMaxNotedPuts = 20'000'000;
+
+inline constexpr uint64_t kMaxWatchers = 10'000'000;
+inline constexpr uint32_t kMaxStreams = 100'000;
+inline constexpr uint64_t kMaxScaleKeys = 1'000'000'000;
+inline constexpr uint64_t kMaxRevisions = 1'000'000'000;
+inline constexpr uint64_t kMaxLeases = 50'000'000;
+
+struct WatchOptions {
+  uint64_t watchers = 10'000;
+  uint32_t streams = 100;
+  uint64_t fan_out = 1;       // watchers that each put is for
+  bool whole_prefix = false;  // one watcher on each stream, for every put
+};
+
+struct ScaleOptions {
+  std::vector<uint64_t> keys;  // sizes, in turn
+  uint64_t etcd_max_keys = 1'000'000;
+  uint64_t range_keys = 100'000;  // of the range that is read
+  uint64_t page = 1'000;          // keys of one page of it
+  absl::Duration time_limit = absl::Hours(2);
+};
+
+struct CompactionOptions {
+  uint64_t revisions = 1'000'000;  // key versions written before each of the two compactions
+};
+
+struct LeaseOptions {
+  uint64_t leases = 1'000'000;
+  uint64_t etcd_leases = 100'000;
+  double attach = 0.1;       // share of the leases that get a key
+  uint32_t streams = 16;     // of keep-alives
+  uint64_t expire = 10'000;  // leases that are let expire
+  absl::Duration expire_ttl = absl::Seconds(10);
+  uint64_t revoke = 10'000;
 };
 
 struct Options {
@@ -85,6 +135,11 @@ struct Options {
   absl::Duration try_timeout = absl::Milliseconds(250);
   uint64_t bytes = uint64_t{2} << 30;
   bool verbose = false;
+
+  WatchOptions watch;
+  ScaleOptions scale;
+  CompactionOptions compaction;
+  LeaseOptions lease;
 
   std::string command_line;  // as it was given
 

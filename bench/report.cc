@@ -264,4 +264,21 @@ nlohmann::json SpreadJson(const std::vector<Spread>& spreads) {
   return json;
 }
 
+std::string Cell(const Spread& spread, size_t runs) {
+  if (runs == 1) return ShortNumber(spread.median.value);
+  return fmt::format("{} ({}..{})", ShortNumber(spread.median.value), ShortNumber(spread.min),
+                     ShortNumber(spread.max));
+}
+
+// Where the two sides' runs overlap nobody wins: the same server on both sides gives ratios of 0.9
+// and 1.1 as well.
+std::string Verdict(const Spread& a, const Spread& b, size_t runs) {
+  if (a.median.value <= 0 || b.median.value <= 0) return "";
+  const std::string ratio = fmt::format("{:.2f}", a.median.value / b.median.value);
+  if (a.median.better == Better::kNeither || runs == 1) return ratio;
+  if (a.min <= b.max && b.min <= a.max) return ratio + "  runs overlap";
+  const bool a_wins = (a.median.better == Better::kHigher) == (a.min > b.max);
+  return ratio + (a_wins ? "  holdfast better" : "  etcd better");
+}
+
 }  // namespace holdfast::bench

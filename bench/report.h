@@ -50,4 +50,8 @@ nlohmann::json RunJson(const RunResult& result);
 std::string SpreadText(const std::vector<Spread>& spreads, size_t runs);
 nlohmann::json SpreadJson(const std::vector<Spread>& spreads);
 
+// One metric on two sides: a side's cell of a table, and the ratio with who wins.
+std::string Cell(const Spread& spread, size_t runs);
+std::string Verdict(const Spread& a, const Spread& b, size_t runs);
+
 }  // namespace holdfast::bench

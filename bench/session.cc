@@ -42,16 +42,24 @@ absl::StatusOr<std::unique_ptr<Session>> Session::Open(const Options& options,
   return session;
 }
 
-absl::StatusOr<LoadResult> Session::Load(uint64_t keys) {
-  const uint64_t batch = std::clamp<uint64_t>(
-      kMaxTxnBytes / (options_.key_size + options_.value_size), 1, options_.txn_ops);
+uint64_t Session::TxnKeys() const {
+  return std::clamp<uint64_t>(kMaxTxnBytes / (options_.key_size + options_.value_size), 1,
+                              options_.txn_ops);
+}
+
+absl::StatusOr<LoadResult> Session::Load(uint64_t keys) { return Write(0, keys, 0); }
+
+absl::StatusOr<LoadResult> Session::Write(uint64_t first, uint64_t keys, uint64_t key_space) {
+  const uint64_t batch = TxnKeys();
+  const WriteRange range = {
+      .first = first, .keys = keys, .batch_keys = batch, .key_space = key_space};
   RunPlan plan;
   plan.clients = std::min(options_.clients, kLoadClients);
   plan.threads = 1;
   plan.total = LoadBatches(keys, batch);
   plan.timeout = kLoadTimeout;
-  plan.source = [keys, batch](uint64_t worker, uint64_t workers) {
-    return NewLoadSource(keys, batch, worker, workers);
+  plan.source = [range](uint64_t worker, uint64_t workers) {
+    return NewWriteSource(range, worker, workers);
   };
   absl::StatusOr<RunResult> result = Run(*connections_, shape_, plan, cancelled_);
   if (!result.ok()) return result.status();

@@ -30,6 +30,11 @@ class Session {
 
   // Writes keys 0..keys-1. Any error ends it: figures over a key space with holes mislead.
   absl::StatusOr<LoadResult> Load(uint64_t keys);
+  // Writes the numbers [first, first + keys) to keys modulo `key_space` (0: never again), see
+  // WriteRange. REQUIRES: key_space is 0 or a multiple of TxnKeys().
+  absl::StatusOr<LoadResult> Write(uint64_t first, uint64_t keys, uint64_t key_space);
+  // Puts in one transaction of a load.
+  uint64_t TxnKeys() const;
   // `run` counts from 0 and varies the seed.
   absl::StatusOr<RunResult> RunOnce(const Workload& workload, uint32_t run);
 

@@ -78,6 +78,8 @@ absl::StatusOr<ApplyResult> ApplyCheck(const command::v1::Check& request,
     });
   }
   if (!status.ok()) return status;
+  // What another member has between the last record here and the first one there must count.
+  digest.Add(result.next);
   const XXH128_hash_t value = digest.Value();
   result.low = value.low64;
   result.high = value.high64;

@@ -1,6 +1,5 @@
 #include "server/apply_command.h"
 
-#include <algorithm>
 #include <optional>
 #include <string>
 #include <utility>
@@ -11,6 +10,7 @@
 #include "server/apply_lease.h"
 #include "server/etcd_errors.h"
 #include "server/kv_codec.h"
+#include "server/kv_validate.h"
 #include "server/lease_record.h"
 #include "server/txn_execution.h"
 
@@ -47,7 +47,8 @@ class WriterReader : public KvReader {
 
 class ViewReader : public KvReader {
  public:
-  explicit ViewReader(const MvccStore::View& view) : view_(view) {}
+  ViewReader(const MvccStore::View& view, const std::function<bool(size_t)>& take)
+      : view_(view), take_(take) {}
   int64_t revision() const override { return view_.applied().revision; }
   int64_t compact_revision() const override { return view_.applied().compact_revision; }
   absl::StatusOr<std::optional<storage::KeyValue>> Get(std::string_view key) const override {
@@ -55,7 +56,9 @@ class ViewReader : public KvReader {
   }
   absl::Status Range(const storage::RangeOptions& options,
                      storage::RangeResult* result) const override {
-    return view_.Range(options, result);
+    storage::RangeOptions counted = options;
+    counted.take = take_;
+    return view_.Range(counted, result);
   }
   absl::StatusOr<bool> LeaseExists(int64_t lease) const override {
     return FoundLease(view_.GetMeta(LeaseMetaKey(lease)));
@@ -63,6 +66,7 @@ class ViewReader : public KvReader {
 
  private:
   const MvccStore::View& view_;
+  const std::function<bool(size_t)>& take_;
 };
 
 ApplyResult Refused(absl::Status status) { return {std::move(status), nullptr}; }
@@ -99,19 +103,6 @@ absl::StatusOr<ApplyResult> ApplyCompaction(const etcdserverpb::CompactionReques
   auto response = want_answer ? std::make_unique<etcdserverpb::CompactionResponse>() : nullptr;
   if (response != nullptr) response->mutable_header()->set_revision(writer.revision());
   return ApplyResult{absl::OkStatus(), std::move(response)};
-}
-
-bool Puts(const etcdserverpb::TxnRequest& txn);
-
-bool Puts(const google::protobuf::RepeatedPtrField<etcdserverpb::RequestOp>& ops) {
-  return std::any_of(ops.begin(), ops.end(), [](const etcdserverpb::RequestOp& op) {
-    return op.has_request_put() || (op.has_request_txn() && Puts(op.request_txn()));
-  });
-}
-
-// In either branch, as etcd counts it.
-bool Puts(const etcdserverpb::TxnRequest& txn) {
-  return Puts(txn.success()) || Puts(txn.failure());
 }
 
 // nullopt: no alarm forbids it.
@@ -269,8 +260,9 @@ absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answe
 }
 
 absl::Status EvaluateReadOnly(const etcdserverpb::TxnRequest& request, const MvccStore::View& view,
-                              size_t max_bytes, etcdserverpb::TxnResponse* response) {
-  const ViewReader reader(view);
+                              size_t max_bytes, const std::function<bool(size_t)>& take,
+                              etcdserverpb::TxnResponse* response) {
+  const ViewReader reader(view, take);
   TxnExecution execution(reader, /*writer=*/nullptr, max_bytes);
   if (absl::Status status = execution.Prepare(request); !status.ok()) return status;
   if (absl::Status status = execution.Run(request, response); !status.ok()) return status;

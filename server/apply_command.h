@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
@@ -35,6 +36,10 @@ namespace holdfast::server {
 inline constexpr size_t kMaxTxnAnswerBytes = size_t{64} << 20;
 //   Records that one compare over a range of keys may look at.
 inline constexpr size_t kMaxCompareBytes = size_t{64} << 20;
+//   What one command may delete by ranges: its keys and values, and kDeleteOverheadBytes a key. All
+//   of it stands in one batch in memory until it is committed.
+inline constexpr size_t kMaxDeleteBytes = size_t{512} << 20;
+inline constexpr size_t kDeleteOverheadBytes = 256;
 
 // What a member keeps in the store's meta records, beside the data: it travels with checkpoints.
 inline constexpr char kMetaClusterId[] = "cluster_id";     // 8 bytes, big endian
@@ -60,10 +65,11 @@ absl::StatusOr<ApplyResult> ApplyCommand(const command::v1::Command& command, bo
                                          const ApplyContext& context,
                                          storage::MvccStore::Writer& writer);
 
-// Evaluates a transaction that only reads, on one view. `max_bytes`: of all ranges together.
-// REQUIRES: IsReadOnly(request) (kv_validate.h).
+// Evaluates a transaction that only reads, on one view. `max_bytes`: of all ranges together;
+// `take`: see RangeOptions. REQUIRES: IsReadOnly(request) (kv_validate.h).
 absl::Status EvaluateReadOnly(const etcdserverpb::TxnRequest& request,
                               const storage::MvccStore::View& view, size_t max_bytes,
+                              const std::function<bool(size_t)>& take,
                               etcdserverpb::TxnResponse* response);
 
 }  // namespace holdfast::server

@@ -91,4 +91,18 @@ absl::Status ErrTimeoutLeaderTransfer() {
   return absl::UnavailableError("etcdserver: request timed out, leader transfer took too long");
 }
 
+absl::Status ErrWrongDowngradeVersionFormat() {
+  return absl::InvalidArgumentError("etcdserver: wrong downgrade target version format");
+}
+absl::Status ErrInvalidDowngradeTargetVersion() {
+  return absl::InvalidArgumentError("etcdserver: invalid downgrade target version");
+}
+absl::Status ErrDowngradeInProcess() {
+  return absl::FailedPreconditionError("etcdserver: cluster has a downgrade job in progress");
+}
+absl::Status ErrNoInflightDowngrade() {
+  return absl::FailedPreconditionError("etcdserver: no inflight downgrade job");
+}
+absl::Status ErrUnknownMethod() { return absl::UnknownError("etcdserver: unknown method"); }
+
 }  // namespace holdfast::server

@@ -44,4 +44,11 @@ absl::Status ErrNotLeader();
 absl::Status ErrBadLeaderTransferee();
 absl::Status ErrTimeoutLeaderTransfer();
 
+// Of Downgrade.
+absl::Status ErrWrongDowngradeVersionFormat();
+absl::Status ErrInvalidDowngradeTargetVersion();
+absl::Status ErrDowngradeInProcess();
+absl::Status ErrNoInflightDowngrade();
+absl::Status ErrUnknownMethod();  // etcd has no gRPC code for it: Unknown
+
 }  // namespace holdfast::server

@@ -377,6 +377,27 @@ void Database::ReclaimHistory() {
   if (!status.ok()) LOG_WARN("freeing compacted history in {}: {}", dir_, status.ToString());
 }
 
+absl::Status Database::RewriteFiles(std::atomic<bool>* stop) {
+  rocksdb::CompactRangeOptions options;
+  // Beside the compactions that writes need, never in their place; and no write stalls for it.
+  options.exclusive_manual_compaction = false;
+  options.allow_write_stall = false;
+  options.canceled = stop;
+  const HistoryKey first = EncodeHistoryKey({0, 0});
+  const HistoryKey last = EncodeHistoryKey({horizon_->Current(), UINT32_MAX});
+  const rocksdb::Slice begin(AsView(first));
+  const rocksdb::Slice end(AsView(last));
+  // Only files that hold compacted history; what is behind it is as small as it gets.
+  rocksdb::CompactRangeOptions history = options;
+  history.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+  rocksdb::Status status = db_->CompactRange(history, history_, &begin, &end);
+  if (status.ok()) status = db_->CompactRange(options, current_, nullptr, nullptr);
+  if (status.ok()) status = db_->CompactRange(options, meta_, nullptr, nullptr);
+  if (status.IsIncomplete() && stop->load()) return errors_->Check();
+  if (!status.ok()) return ToStatus(status, "cannot rewrite the files of the MVCC store");
+  return errors_->Check();
+}
+
 uint64_t Database::SumProperty(const std::string& name) const {
   uint64_t sum = 0;
   for (rocksdb::ColumnFamilyHandle* family : {meta_, current_, history_}) {

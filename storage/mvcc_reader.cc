@@ -179,10 +179,16 @@ absl::Status RecordReader::ScanMeta(std::string_view prefix, std::string_view fr
 
 absl::Status RecordReader::ScanRecords(
     std::string_view from, const std::function<bool(const KeyValueView&)>& visit) const {
+  return ScanRecordsAt(kNewest, from, visit);
+}
+
+absl::Status RecordReader::ScanRecordsAt(
+    int64_t at, std::string_view from,
+    const std::function<bool(const KeyValueView&)>& visit) const {
   KeySpan span;
   span.kind = KeySpan::Kind::kUnbounded;
   span.begin = from;
-  RecordCursor cursor(*this, span, kNewest);
+  RecordCursor cursor(*this, span, at);
   while (cursor.Next()) {
     if (!visit(AsKeyValueView(cursor.key(), cursor.record()))) return absl::OkStatus();
   }

@@ -71,6 +71,9 @@ class RecordReader {
   // See MvccStore::View.
   absl::Status ScanRecords(std::string_view from,
                            const std::function<bool(const KeyValueView&)>& visit) const;
+  // REQUIRES: `at` is not below the compact revision.
+  absl::Status ScanRecordsAt(int64_t at, std::string_view from,
+                             const std::function<bool(const KeyValueView&)>& visit) const;
   // Of the database alone. REQUIRES: from_revision is above the compact revision.
   absl::Status ScanHistory(int64_t from_revision,
                            const std::function<bool(const EventView&)>& visit) const;

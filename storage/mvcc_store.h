@@ -15,6 +15,7 @@
 // Errors: Status with RocksDB's text. A failed Commit or Flush is final: the caller stops the node.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -84,12 +85,20 @@ struct RangeOptions {
   int64_t min_create_revision = 0, max_create_revision = 0;  // 0: no bound
   // A named limit, not etcd's: the answer's keys and values together. Beyond it ResourceExhausted.
   size_t max_bytes = SIZE_MAX;
+  // Asked before the answer grows by so many bytes (in steps of some 64 KiB); false ends the read
+  // with ResourceExhausted. Null: nobody counts.
+  std::function<bool(size_t bytes)> take = nullptr;
+  // One page of a longer read in key order: what lies behind the answer is not counted (`count` is
+  // of what was looked at), and the answer ends, `more` set, at about so many bytes, but not before
+  // its first record. 0: no page.
+  size_t page_bytes = 0;
 };
 
 struct RangeResult {
   std::vector<KeyValue> kvs;
   bool more = false;
   int64_t count = 0;  // of the whole range at that revision, before limit and filters
+  int64_t bytes = 0;  // the keys and values that were counted
 };
 
 // Errors that callers tell apart by code: OutOfRange with payload text exactly
@@ -129,11 +138,15 @@ class MvccStore {
       return ScanMeta(prefix, prefix, visit);
     }
 
-    // The next three hold one record at a time, however many there are. `visit` returns false to
+    // The next four hold one record at a time, however many there are. `visit` returns false to
     // stop; what it is given lives as long as the call.
     //   The newest live records from `from` on, in key order.
     virtual absl::Status ScanRecords(
         std::string_view from, const std::function<bool(const KeyValueView&)>& visit) const = 0;
+    //   The live records as of `revision`, from `from` on, in key order. OutOfRange as Range's.
+    virtual absl::Status ScanRecordsAt(
+        int64_t revision, std::string_view from,
+        const std::function<bool(const KeyValueView&)>& visit) const = 0;
     //   Every event with a revision >= from_revision, in order. A compacted event is not there:
     //   OutOfRange, kCompactedText, if from_revision <= compact_revision.
     virtual absl::Status ScanHistory(int64_t from_revision,
@@ -213,6 +226,11 @@ class MvccStore {
   // A consistent copy (hard links where possible) in `dir`, which must not exist; returns what it
   // holds. It opens with MvccStore::Open.
   virtual absl::StatusOr<AppliedState> Checkpoint(const std::string& dir) = 0;
+
+  // Flushes, and gives back what deleted keys and compacted history still take. Reads and writes go
+  // on meanwhile. Rewrites whole files, so it needs as much free space as the data takes for the
+  // time; `stop`, once set, ends it early, with OK. A failure to write is final, as Flush's.
+  virtual absl::Status Defragment(std::atomic<bool>* stop) = 0;
 
   virtual uint64_t disk_bytes() const = 0;    // files and memtables
   virtual uint64_t in_use_bytes() const = 0;  // estimated live data

@@ -48,6 +48,13 @@ absl::Status RocksView::ScanRecords(std::string_view from,
   return reader_.ScanRecords(from, visit);
 }
 
+absl::Status RocksView::ScanRecordsAt(int64_t revision, std::string_view from,
+                                      const std::function<bool(const KeyValueView&)>& visit) const {
+  if (revision > applied().revision) return FutureRevisionError();
+  if (revision < applied().compact_revision) return CompactedError();
+  return reader_.ScanRecordsAt(revision, from, visit);
+}
+
 absl::Status RocksView::ScanHistory(int64_t from_revision,
                                     const std::function<bool(const EventView&)>& visit) const {
   if (from_revision <= applied().compact_revision) return CompactedError();

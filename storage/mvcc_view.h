@@ -47,6 +47,8 @@ class RocksView : public MvccStore::View {
                         const MvccStore::MetaVisitor& visit) const override;
   absl::Status ScanRecords(std::string_view from,
                            const std::function<bool(const KeyValueView&)>& visit) const override;
+  absl::Status ScanRecordsAt(int64_t revision, std::string_view from,
+                             const std::function<bool(const KeyValueView&)>& visit) const override;
   absl::Status ScanHistory(int64_t from_revision,
                            const std::function<bool(const EventView&)>& visit) const override;
   absl::Status ScanLeaseKeys(int64_t lease,

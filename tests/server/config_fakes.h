@@ -2,6 +2,7 @@
 // store and a pipeline that say and do what the test wants.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -129,6 +130,7 @@ class FakeStore : public storage::MvccStore {
   absl::StatusOr<storage::AppliedState> Checkpoint(const std::string&) override {
     return storage::AppliedState{};
   }
+  absl::Status Defragment(std::atomic<bool>*) override { return Flush().status(); }
   uint64_t disk_bytes() const override { return 4096; }
   uint64_t in_use_bytes() const override { return 1000; }
 

@@ -287,7 +287,7 @@ TEST_F(KvApply, AReadOnlyTransactionOnAView) {
     response.Clear();
     const auto request = Parse<etcdserverpb::TxnRequest>(text);
     CHECK(IsReadOnly(request));
-    return EvaluateReadOnly(request, *view, max_bytes, &response);
+    return EvaluateReadOnly(request, *view, max_bytes, /*take=*/nullptr, &response);
   };
   ASSERT_TRUE(evaluate("compare { key: 'a' target: VERSION version: 2 } "
                        "success { request_range { key: 'a' revision: 2 } } "
