@@ -28,12 +28,12 @@ absl::StatusOr<std::optional<LeaseRecord>> FindLease(int64_t id, const MvccStore
   return std::optional<LeaseRecord>(record);
 }
 
-// False: there is no such lease.
-absl::StatusOr<bool> RemoveLease(int64_t id, const ApplyContext& context,
+// False: there is no such lease, or it was granted behind `as_of`.
+absl::StatusOr<bool> RemoveLease(int64_t id, Index as_of, const ApplyContext& context,
                                  MvccStore::Writer& writer) {
   const auto found = FindLease(id, writer);
   if (!found.ok()) return found.status();
-  if (!found->has_value()) return false;
+  if (!found->has_value() || (*found)->granted > as_of.value) return false;
   std::vector<std::string> keys;
   if (absl::Status status = writer.ScanLeaseKeys(id,
                                                  [&keys](std::string_view key) {
@@ -63,7 +63,8 @@ absl::StatusOr<ApplyResult> ApplyLeaseGrant(const command::v1::LeaseGrant& reque
   const auto found = FindLease(request.id(), writer);
   if (!found.ok()) return found.status();
   if (found->has_value()) return ApplyResult{ErrLeaseExist(), nullptr};
-  writer.PutMeta(LeaseMetaKey(request.id()), EncodeLeaseRecord({.ttl_s = request.ttl_s()}));
+  writer.PutMeta(LeaseMetaKey(request.id()),
+                 EncodeLeaseRecord({.ttl_s = request.ttl_s(), .granted = context.index.value}));
   context.effects->leases.push_back({.index = context.index,
                                      .id = request.id(),
                                      .kind = LeaseChange::Kind::kGranted,
@@ -78,7 +79,7 @@ absl::StatusOr<ApplyResult> ApplyLeaseGrant(const command::v1::LeaseGrant& reque
 absl::StatusOr<ApplyResult> ApplyLeaseRevoke(const command::v1::LeaseRevoke& request,
                                              const ApplyContext& context,
                                              MvccStore::Writer& writer) {
-  const absl::StatusOr<bool> removed = RemoveLease(request.id(), context, writer);
+  const absl::StatusOr<bool> removed = RemoveLease(request.id(), context.index, context, writer);
   if (!removed.ok()) return removed.status();
   if (!*removed) return ApplyResult{ErrLeaseNotFound(), nullptr};
   auto response = std::make_unique<etcdserverpb::LeaseRevokeResponse>();
@@ -91,7 +92,8 @@ absl::StatusOr<ApplyResult> ApplyLeaseExpiry(const command::v1::LeaseExpiry& req
                                              MvccStore::Writer& writer) {
   if (request.term() != context.term.value) return ApplyResult{};
   for (const int64_t id : request.ids()) {
-    if (absl::Status status = RemoveLease(id, context, writer).status(); !status.ok()) {
+    if (absl::Status status = RemoveLease(id, Index(request.as_of()), context, writer).status();
+        !status.ok()) {
       return status;
     }
   }
@@ -105,7 +107,7 @@ absl::StatusOr<ApplyResult> ApplyLeaseCheckpoint(const command::v1::LeaseCheckpo
   for (const auto& lease : request.leases()) {
     auto found = FindLease(lease.id(), writer);
     if (!found.ok()) return found.status();
-    if (!found->has_value()) continue;
+    if (!found->has_value() || (*found)->granted > request.as_of()) continue;
     (*found)->remaining_ms = lease.ms();
     writer.PutMeta(LeaseMetaKey(lease.id()), EncodeLeaseRecord(**found));
     context.effects->leases.push_back({.index = context.index,

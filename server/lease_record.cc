@@ -21,13 +21,15 @@ std::string EncodeLeaseRecord(const LeaseRecord& record) {
   std::string bytes;
   base::AppendBigEndian64(bytes, static_cast<uint64_t>(record.ttl_s));
   base::AppendBigEndian64(bytes, static_cast<uint64_t>(record.remaining_ms));
+  base::AppendBigEndian64(bytes, record.granted);
   return bytes;
 }
 
 bool DecodeLeaseRecord(std::string_view bytes, LeaseRecord* record) {
-  if (bytes.size() != 2 * sizeof(uint64_t)) return false;
+  if (bytes.size() != 3 * sizeof(uint64_t)) return false;
   record->ttl_s = static_cast<int64_t>(base::ReadBigEndian64(bytes));
   record->remaining_ms = static_cast<int64_t>(base::ReadBigEndian64(bytes.substr(8)));
+  record->granted = base::ReadBigEndian64(bytes.substr(16));
   return true;
 }
 

@@ -17,6 +17,9 @@ struct LeaseRecord {
   int64_t ttl_s = 0;  // as granted
   // As of the last LeaseCheckpoint, in milliseconds; -1: none yet, all of it.
   int64_t remaining_ms = -1;
+  // The index of the entry that granted it: ids are used again, and this tells one lease from the
+  // next.
+  uint64_t granted = 0;
 };
 
 std::string LeaseMetaKey(int64_t id);

@@ -29,11 +29,15 @@
 #include "server/join.h"
 #include "server/kv_service.h"
 #include "server/last_resort.h"
+#include "server/lease_router.h"
+#include "server/lease_service.h"
+#include "server/lessor.h"
 #include "server/listener.h"
 #include "server/maintenance_service.h"
 #include "server/member_changer.h"
 #include "server/member_service.h"
 #include "server/member_view.h"
+#include "server/peer_lease_service.h"
 #include "server/peer_member_service.h"
 #include "server/peer_transport.h"
 #include "server/publisher.h"
@@ -111,6 +115,7 @@ class ServerImpl : public Server {
   std::unique_ptr<DataDir> data_dir_;
   std::unique_ptr<RequestPipeline> pipeline_;
   std::unique_ptr<WatchHub> watch_hub_;
+  std::unique_ptr<Lessor> lessor_;
   std::unique_ptr<KvStateMachine> machine_;
   // Listeners of the machine: they live as long as it applies.
   std::unique_ptr<AlarmWatch> alarm_watch_;
@@ -122,12 +127,15 @@ class ServerImpl : public Server {
   std::unique_ptr<raft::RaftNode> node_;
   std::unique_ptr<MemberChanger> member_changer_;
   std::unique_ptr<PeerMemberService> peer_member_service_;
+  std::unique_ptr<LeaseRouter> lease_router_;
+  std::unique_ptr<PeerLeaseService> peer_lease_service_;
   std::unique_ptr<Admission> admission_;
   std::unique_ptr<DivergenceChecker> divergence_checker_;
   std::unique_ptr<PeerCheckService> peer_check_service_;
   std::unique_ptr<SpaceGuard> space_guard_;
   std::unique_ptr<Compactor> compactor_;
   std::unique_ptr<KvService> kv_service_;
+  std::unique_ptr<LeaseService> lease_service_;
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
@@ -195,12 +203,15 @@ absl::Status ServerImpl::OpenParts() {
 void ServerImpl::CloseParts() {
   // What calls into the node goes first.
   divergence_checker_.reset();
+  if (lessor_ != nullptr) lessor_->Stop();
+  lease_router_.reset();
   node_.reset();
   transport_.reset();
   log_.reset();
   machine_.reset();
   check_log_.reset();
   alarm_watch_.reset();
+  lessor_.reset();
   pipeline_.reset();
   data_dir_.reset();
 }
@@ -297,6 +308,9 @@ absl::Status ServerImpl::OpenStorage() {
        .on_fatal = on_fatal_,
        .seed = base::RandomSeed()});
   machine_->AddListener(watch_hub_.get());
+  lessor_ = std::make_unique<Lessor>(
+      Lessor::Options{.election_timeout = config_.election_timeout, .on_fatal = on_fatal_});
+  machine_->AddListener(lessor_.get());
 
   absl::StatusOr<std::unique_ptr<storage::LogStore>> log =
       storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
@@ -378,6 +392,12 @@ absl::Status ServerImpl::StartNode() {
       DivergenceChecker::Options{.data_dir = config_.data_dir, .on_fatal = on_fatal_});
   peer_check_service_ =
       std::make_unique<PeerCheckService>(View(), check_log_.get(), divergence_checker_.get());
+  lessor_->Start(node_.get(), pipeline_.get(), machine_.get());
+  lease_router_ = std::make_unique<LeaseRouter>(
+      View(), lessor_.get(),
+      LeaseRouter::Options{.timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
+                           .leaderless_max = 2 * config_.election_timeout});
+  peer_lease_service_ = std::make_unique<PeerLeaseService>(View(), lessor_.get());
   return absl::OkStatus();
 }
 
@@ -390,14 +410,15 @@ MemberView ServerImpl::View() const {
 }
 
 absl::Status ServerImpl::OpenPeerPort() {
-  absl::StatusOr<Listener> peers = Listen(
-      {.flag = kPeerFlag,
-       .urls = config_.listen_peer_urls,
-       .callers = Callers::kPeers,
-       .services = {transport_->service(), peer_member_service_.get(), peer_check_service_.get()},
-       .configure_peers = [this](grpc::ServerBuilder* builder) {
-         PeerTransport::ConfigureServer(transport_options_, builder);
-       }});
+  absl::StatusOr<Listener> peers =
+      Listen({.flag = kPeerFlag,
+              .urls = config_.listen_peer_urls,
+              .callers = Callers::kPeers,
+              .services = {transport_->service(), peer_member_service_.get(),
+                           peer_lease_service_.get(), peer_check_service_.get()},
+              .configure_peers = [this](grpc::ServerBuilder* builder) {
+                PeerTransport::ConfigureServer(transport_options_, builder);
+              }});
   if (!peers.ok()) return peers.status();
   peers_ = *std::move(peers);
   LOG_INFO("listening for peers on {}", fmt::join(ToStrings(peers_.bound), " "));
@@ -421,6 +442,10 @@ absl::Status ServerImpl::OpenClientPort() {
                                    .max_request_bytes = config_.max_request_bytes,
                                    .on_fatal = on_fatal_},
                                   node_.get(), pipeline_.get(), machine_.get(), admission_.get());
+  lease_service_ = LeaseService::Create({.heartbeat_interval = config_.heartbeat_interval,
+                                         .election_timeout = config_.election_timeout,
+                                         .on_fatal = on_fatal_},
+                                        View(), lease_router_.get(), admission_.get());
   cluster_service_ = std::make_unique<ClusterService>(View(), member_changer_.get());
   member_service_ = std::make_unique<MemberService>(View(), member_changer_.get());
   maintenance_service_ = std::make_unique<MaintenanceService>(
@@ -434,13 +459,13 @@ absl::Status ServerImpl::OpenClientPort() {
   compactor_ = std::make_unique<Compactor>(View(), config_.compaction);
   watch_hub_->Start(View());
   watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
-  absl::StatusOr<Listener> clients =
-      Listen({.flag = kClientFlag,
-              .urls = config_.listen_client_urls,
-              .callers = Callers::kClients,
-              .services = {kv_service_->service(), cluster_service_.get(), member_service_.get(),
-                           maintenance_service_.get(), watch_service_->service()},
-              .max_request_bytes = config_.max_request_bytes});
+  absl::StatusOr<Listener> clients = Listen(
+      {.flag = kClientFlag,
+       .urls = config_.listen_client_urls,
+       .callers = Callers::kClients,
+       .services = {kv_service_->service(), watch_service_->service(), lease_service_->service(),
+                    cluster_service_.get(), member_service_.get(), maintenance_service_.get()},
+       .max_request_bytes = config_.max_request_bytes});
   if (!clients.ok()) return clients.status();
   clients_ = *std::move(clients);
   LOG_INFO("enabled capabilities for version {}", kEtcdClusterVersion);
@@ -470,6 +495,9 @@ void ServerImpl::Publish() {
 // or a quorum, so that the server has none left.
 void ServerImpl::CloseClientPort() {
   if (kv_service_ != nullptr) kv_service_->Stop();
+  if (lease_service_ != nullptr) lease_service_->Stop();
+  if (lessor_ != nullptr) lessor_->Stop();
+  if (lease_router_ != nullptr) lease_router_->Stop();
   if (member_changer_ != nullptr) member_changer_->Stop();
   if (maintenance_service_ != nullptr) maintenance_service_->Stop();
   if (watch_service_ != nullptr) watch_service_->Stop();
