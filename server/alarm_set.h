@@ -41,7 +41,8 @@ class AlarmSet {
     return false;
   }
   // By member, then type.
-  const std::set<Alarm>& alarms() const { return alarms_; }
+  const std::set<Alarm>& alarms() const& { return alarms_; }
+  std::set<Alarm> alarms() && { return std::move(alarms_); }
 
  private:
   std::set<Alarm> alarms_;

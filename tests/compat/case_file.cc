@@ -118,9 +118,10 @@ class Parser {
     if (Word(line, "|", &rest)) {
       step.text += " " + rest;
     } else if (Word(line, "mask", &rest)) {
+      rest += ' ';  // nothing may stand behind the arrow
       const size_t arrow = rest.find(" => ");
       if (arrow == std::string::npos) return Bad("mask REGEX => TEXT");
-      step.masks.push_back({rest.substr(0, arrow), rest.substr(arrow + 4)});
+      step.masks.push_back({rest.substr(0, arrow), Trimmed(std::string_view(rest).substr(arrow + 4))});
     } else if (Word(line, "sorted", &rest)) {
       step.sorted = true;
     } else if (Word(line, "why", &rest)) {

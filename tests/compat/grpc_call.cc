@@ -1,6 +1,7 @@
 #include "grpc_call.h"
 
 #include <fmt/format.h>
+#include <google/protobuf/io/tokenizer.h>
 #include <google/protobuf/text_format.h>
 
 #include <chrono>
@@ -49,6 +50,12 @@ std::unique_ptr<Message> NewMessage(const google::protobuf::Descriptor* type) {
   return std::unique_ptr<Message>(
       MessageFactory::generated_factory()->GetPrototype(type)->New());
 }
+
+class NoErrors : public google::protobuf::io::ErrorCollector {
+ public:
+  void AddError(int line, google::protobuf::io::ColumnNumber column,
+                const std::string& message) override {}
+};
 
 std::string Bytes(const grpc::ByteBuffer& buffer) {
   std::vector<grpc::Slice> slices;
@@ -130,7 +137,10 @@ bool GrpcCall::Wait(int tag, absl::Duration timeout, bool* ok) {
 
 bool GrpcCall::Send(const std::string& text) {
   const std::unique_ptr<Message> request = NewMessage(method_->input_type());
-  if (!google::protobuf::TextFormat::ParseFromString(text, request.get())) return false;
+  google::protobuf::TextFormat::Parser parser;
+  NoErrors errors;  // the caller's text says enough
+  parser.RecordErrorsTo(&errors);
+  if (!parser.ParseFromString(text, request.get())) return false;
   if (ended_) return true;
   grpc::Slice slice(request->SerializeAsString());
   bool ok = false;

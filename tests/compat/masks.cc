@@ -80,6 +80,11 @@ void Masks::KnowId(uint64_t id, const std::string& symbol) {
   ids_[id] = symbol;
   Know(fmt::format("{}", id), symbol);
   Know(fmt::format("{:x}", id), symbol);
+  // etcdctl pads short ones.
+  if (id >> 60 == 0) {
+    Know(fmt::format("{:16x}", id), symbol);
+    Know(fmt::format("{:016x}", id), symbol);
+  }
 }
 
 std::string Masks::Id(uint64_t id) {
@@ -232,6 +237,8 @@ std::string Masks::Json(const std::string& text) {
   nlohmann::json value = nlohmann::json::parse(text, nullptr, false);
   if (value.is_discarded() || !value.is_structured()) return Known(text);
   MaskJson("", value);
+  // What each endpoint says, in the order of their ports.
+  if (value.is_array()) std::sort(value.begin(), value.end());
   // etcdctl logs to the same stream; when and through which connection is of no interest.
   if (value.is_object() && value.contains("level")) {
     for (const char* const key : {"ts", "target", "caller", "attempt"}) value.erase(key);

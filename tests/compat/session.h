@@ -66,6 +66,8 @@ class Target {
   std::shared_ptr<grpc::Channel> channel(int member);
   // Restarts members that a case left down; false if they do not come back.
   bool MakeReady();
+  // Makes the first member the leader, so that both servers' members have the same roles.
+  bool LeadFromFirst();
 
  private:
   std::string binary_;

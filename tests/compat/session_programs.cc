@@ -292,6 +292,7 @@ Outcome Session::Exited(const std::string& rest) {
     if (absl::Now() > give_up) return Broken("it still runs");
     absl::SleepFor(kPoll);
   }
+  cluster_.Retire(i);  // or it would be started again for the next case
   return {"it has ended", false};
 }
 

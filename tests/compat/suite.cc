@@ -49,7 +49,7 @@ std::vector<Outcomes> RunSide(const Group& group, const std::string& binary, boo
   bool alive = target.ok();
   for (size_t i = 0; i < group.cases.size(); ++i) {
     const Case& one = group.cases[i];
-    alive = alive && (*target)->MakeReady();
+    alive = alive && (*target)->MakeReady() && (*target)->LeadFromFirst();
     if (!alive) {
       const std::string why = target.ok() ? "the server has ended: " + (*target)->cluster().LogTail(0)
                                           : target.status().ToString();

@@ -32,8 +32,8 @@ enum class Verdict { kEqual, kDifferent, kFailed };
 struct CaseResult {
   std::string name, area, title, where;  // where: file:line
   Verdict verdict = Verdict::kFailed;
-  std::string answers; // every step with etcd's answer
-  std::string report;  // of kFailed: the steps that differ, with both answers
+  std::string answers = "";  // every step with etcd's answer
+  std::string report = "";  // of kFailed: the steps that differ, with both answers
 };
 
 // `group`'s cases on both; the texts of a server that did not start make all of its cases fail.

@@ -91,4 +91,22 @@ bool Target::MakeReady() {
   return true;
 }
 
+bool Target::LeadFromFirst() {
+  const absl::Time deadline = absl::Now() + kStartTimeout;
+  while (absl::Now() < deadline) {
+    if (!cluster_->WaitForLeader(kStartTimeout).ok()) return false;
+    const auto leader = cluster_->Leader();
+    if (!leader.ok()) continue;
+    if (*leader == 0) return true;
+    etcdserverpb::StatusResponse first;
+    grpc::ClientContext status_context, move_context;
+    etcdserverpb::Maintenance::NewStub(channel(0))->Status(&status_context, {}, &first);
+    etcdserverpb::MoveLeaderRequest move;
+    move.set_targetid(first.header().member_id());
+    etcdserverpb::MoveLeaderResponse moved;
+    etcdserverpb::Maintenance::NewStub(channel(*leader))->MoveLeader(&move_context, move, &moved);
+  }
+  return false;
+}
+
 }  // namespace holdfast::compat
