@@ -54,6 +54,7 @@ void FreshnessTracker::Offer(const Claim& claim, Index applied) {
 
 void FreshnessTracker::Take(const Claim& claim) {
   pairs_.push_back(claim);
+  ++taken_;
   if (pairs_.size() > kKeptPairs) pairs_.pop_front();
   // F2: keep the one with the smaller age. Both were taken in this process's time, or restored
   // from this kernel's boot: their instants are comparable by the longest clock.
@@ -75,8 +76,8 @@ void FreshnessTracker::OnApplied(Index applied) {
   waiting_ = std::move(still);
 }
 
-std::optional<Claim> FreshnessTracker::ClaimFor(Index delivered) const {
-  for (auto it = pairs_.rbegin(); it != pairs_.rend(); ++it) {
+std::optional<Claim> FreshnessTracker::ClaimAmong(const std::deque<Claim>& pairs, Index delivered) {
+  for (auto it = pairs.rbegin(); it != pairs.rend(); ++it) {
     if (it->index <= delivered) return *it;
   }
   return std::nullopt;

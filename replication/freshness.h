@@ -53,8 +53,12 @@ class FreshnessTracker {
 
   // nullopt: unknown age. The claim's index is <= applied.
   const std::optional<Claim>& claim() const { return claim_; }
+  // F3: the last claims taken, oldest first, and how many were ever taken.
+  const std::deque<Claim>& pairs() const { return pairs_; }
+  uint64_t taken() const { return taken_; }
   // F3: the newest claim whose index is <= delivered.
-  std::optional<Claim> ClaimFor(Index delivered) const;
+  std::optional<Claim> ClaimFor(Index delivered) const { return ClaimAmong(pairs_, delivered); }
+  static std::optional<Claim> ClaimAmong(const std::deque<Claim>& pairs, Index delivered);
 
  private:
   void Offer(const Claim& claim, Index applied);
@@ -73,6 +77,7 @@ class FreshnessTracker {
   std::deque<Claim> waiting_;  // confirmed, not yet applied that far
   std::optional<Claim> claim_;
   std::deque<Claim> pairs_;
+  uint64_t taken_ = 0;
 };
 
 }  // namespace holdfast::raft

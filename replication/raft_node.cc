@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <atomic>
 #include <deque>
-
 #include <filesystem>
 #include <iterator>
 #include <map>
@@ -63,6 +62,7 @@ class RaftNodeImpl final : public SteppedNode {
   void Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) override;
   void ReadIndex(absl::Duration timeout, ReadDone done) override;
   std::optional<Claim> claim() const override;
+  std::optional<Claim> ClaimFor(Index delivered) const override;
   void FreshClaim(absl::Duration max_age, absl::Duration timeout,
                   absl::AnyInvocable<void() &&> done) override;
   void Receive(std::vector<Message> messages) override;
@@ -178,6 +178,8 @@ class RaftNodeImpl final : public SteppedNode {
   NodeStatus published_ ABSL_GUARDED_BY(published_mutex_);
   std::optional<int64_t> published_leaderless_since_ns_ ABSL_GUARDED_BY(published_mutex_);
   std::optional<Claim> published_claim_ ABSL_GUARDED_BY(published_mutex_);
+  std::deque<Claim> published_pairs_ ABSL_GUARDED_BY(published_mutex_);
+  uint64_t published_pairs_taken_ ABSL_GUARDED_BY(published_mutex_) = 0;
   std::vector<PeerStatus> published_peers_ ABSL_GUARDED_BY(published_mutex_);
 
   absl::Mutex stop_mutex_;
@@ -278,6 +280,11 @@ void RaftNodeImpl::ReadIndex(absl::Duration timeout, ReadDone done) {
 std::optional<Claim> RaftNodeImpl::claim() const {
   absl::MutexLock lock(&published_mutex_);
   return published_claim_;
+}
+
+std::optional<Claim> RaftNodeImpl::ClaimFor(Index delivered) const {
+  absl::MutexLock lock(&published_mutex_);
+  return FreshnessTracker::ClaimAmong(published_pairs_, delivered);
 }
 
 void RaftNodeImpl::FreshClaim(absl::Duration max_age, absl::Duration timeout,
@@ -683,6 +690,10 @@ void RaftNodeImpl::Publish() {
   published_.membership_settled = settled_;
   published_leaderless_since_ns_ = leaderless_since_ns_;
   published_claim_ = tracker_.claim();
+  if (published_pairs_taken_ != tracker_.taken()) {
+    published_pairs_taken_ = tracker_.taken();
+    published_pairs_ = tracker_.pairs();
+  }
 }
 
 void RaftNodeImpl::PublishPeers() {

@@ -151,6 +151,9 @@ class RaftNode {
   // Any thread. The best claim now; nullopt: age unknown. A view of the state taken AFTER this call
   // may be given the claim's age.
   virtual std::optional<Claim> claim() const = 0;
+  // Freshness F3. Any thread. The newest claim that holds for whoever has seen everything up to
+  // `delivered`, and maybe nothing behind it; nullopt: none that young is kept.
+  virtual std::optional<Claim> ClaimFor(Index delivered) const = 0;
   // Any thread. Calls `done` exactly once, as soon as the claim is no older than `max_age`, or when
   // that can not be had: no leader known, or `timeout` over. Then claim() tells what there is.
   virtual void FreshClaim(absl::Duration max_age, absl::Duration timeout,

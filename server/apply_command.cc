@@ -6,8 +6,12 @@
 
 #include "base/check.h"
 #include "base/strings.h"
+#include "server/apply_check.h"
+#include "server/apply_lease.h"
 #include "server/etcd_errors.h"
 #include "server/kv_codec.h"
+#include "server/kv_validate.h"
+#include "server/lease_record.h"
 #include "server/txn_execution.h"
 
 namespace holdfast::server {
@@ -15,6 +19,11 @@ namespace {
 
 using command::v1::Command;
 using storage::MvccStore;
+
+absl::StatusOr<bool> FoundLease(const absl::StatusOr<std::optional<std::string>>& record) {
+  if (!record.ok()) return record.status();
+  return record->has_value();
+}
 
 class WriterReader : public KvReader {
  public:
@@ -28,6 +37,9 @@ class WriterReader : public KvReader {
                      storage::RangeResult* result) const override {
     return writer_.Range(options, result);
   }
+  absl::StatusOr<bool> LeaseExists(int64_t lease) const override {
+    return FoundLease(writer_.GetMeta(LeaseMetaKey(lease)));
+  }
 
  private:
   const MvccStore::Writer& writer_;
@@ -35,7 +47,8 @@ class WriterReader : public KvReader {
 
 class ViewReader : public KvReader {
  public:
-  explicit ViewReader(const MvccStore::View& view) : view_(view) {}
+  ViewReader(const MvccStore::View& view, const std::function<bool(size_t)>& take)
+      : view_(view), take_(take) {}
   int64_t revision() const override { return view_.applied().revision; }
   int64_t compact_revision() const override { return view_.applied().compact_revision; }
   absl::StatusOr<std::optional<storage::KeyValue>> Get(std::string_view key) const override {
@@ -43,11 +56,17 @@ class ViewReader : public KvReader {
   }
   absl::Status Range(const storage::RangeOptions& options,
                      storage::RangeResult* result) const override {
-    return view_.Range(options, result);
+    storage::RangeOptions counted = options;
+    counted.take = take_;
+    return view_.Range(counted, result);
+  }
+  absl::StatusOr<bool> LeaseExists(int64_t lease) const override {
+    return FoundLease(view_.GetMeta(LeaseMetaKey(lease)));
   }
 
  private:
   const MvccStore::View& view_;
+  const std::function<bool(size_t)>& take_;
 };
 
 ApplyResult Refused(absl::Status status) { return {std::move(status), nullptr}; }
@@ -86,6 +105,81 @@ absl::StatusOr<ApplyResult> ApplyCompaction(const etcdserverpb::CompactionReques
   return ApplyResult{absl::OkStatus(), std::move(response)};
 }
 
+// nullopt: no alarm forbids it.
+std::optional<absl::Status> RefusedByAlarm(const Command& command, const AlarmSet& alarms) {
+  if (alarms.alarms().empty()) return std::nullopt;
+  switch (command.op_case()) {
+    case Command::kPut:
+    case Command::kTxn:
+    case Command::kLeaseGrant: {
+      if (alarms.all_corrupt()) return ErrCorrupt();
+      const bool grows = !command.has_txn() || Puts(command.txn());
+      if (grows && alarms.no_space()) return ErrNoSpace();
+      return std::nullopt;
+    }
+    case Command::kDeleteRange:
+    case Command::kCompaction:
+    case Command::kLeaseRevoke:
+      if (alarms.all_corrupt()) return ErrCorrupt();
+      return std::nullopt;
+    default:
+      return std::nullopt;
+  }
+}
+
+absl::StatusOr<ApplyResult> ApplyAlarm(const command::v1::Alarm& request,
+                                       const ApplyContext& context, MvccStore::Writer& writer) {
+  using Action = command::v1::Alarm;
+  const auto type = static_cast<AlarmType>(request.type());
+  const AlarmSet::Alarm alarm = {request.member_id(), type};
+  const bool named = type == AlarmType::kNoSpace || type == AlarmType::kCorrupt;
+  auto response = std::make_unique<etcdserverpb::AlarmResponse>();
+  const auto answer = [&response](const AlarmSet::Alarm& one) {
+    etcdserverpb::AlarmMember* out = response->add_alarms();
+    out->set_memberid(one.first);
+    out->set_alarm(static_cast<etcdserverpb::AlarmType>(one.second));
+  };
+  response->mutable_header()->set_revision(writer.revision());
+  switch (request.action()) {
+    case Action::GET:
+      for (const AlarmSet::Alarm& one : context.alarms->alarms()) {
+        const bool wanted = type == AlarmType::kNone || one.second == type;
+        if (wanted && (request.member_id() == 0 || one.first == request.member_id())) answer(one);
+      }
+      break;
+    case Action::ACTIVATE:
+      // As etcd: what is in force already is answered too.
+      if (!named) break;
+      if (context.alarms->Raise(alarm)) {
+        writer.PutMeta(AlarmMetaKey(alarm), "");
+        context.effects->alarms_changed = true;
+      }
+      answer(alarm);
+      break;
+    case Action::DEACTIVATE:
+      if (!named || !context.alarms->Clear(alarm)) break;
+      writer.DeleteMeta(AlarmMetaKey(alarm));
+      context.effects->alarms_changed = true;
+      answer(alarm);
+      break;
+    default:
+      break;
+  }
+  return ApplyResult{absl::OkStatus(), std::move(response)};
+}
+
+absl::StatusOr<ApplyResult> ApplyDowngrade(const command::v1::Downgrade& request,
+                                           MvccStore::Writer& writer) {
+  if (request.enabled()) {
+    writer.PutMeta(kMetaDowngrade, request.SerializeAsString());
+  } else {
+    writer.DeleteMeta(kMetaDowngrade);
+  }
+  auto response = std::make_unique<etcdserverpb::DowngradeResponse>();
+  response->mutable_header()->set_revision(writer.revision());
+  return ApplyResult{absl::OkStatus(), std::move(response)};
+}
+
 absl::StatusOr<ApplyResult> ApplyMemberAttributes(const command::v1::MemberAttributes& attributes,
                                                   MvccStore::Writer& writer) {
   writer.PutMeta(MemberMetaKey(attributes.id()), attributes.SerializeAsString());
@@ -116,7 +210,10 @@ std::string MemberMetaKey(uint64_t id) {
 }
 
 absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answer,
-                                         MvccStore::Writer& writer) {
+                                         const ApplyContext& context, MvccStore::Writer& writer) {
+  if (std::optional<absl::Status> refused = RefusedByAlarm(command, *context.alarms)) {
+    return Refused(*std::move(refused));
+  }
   switch (command.op_case()) {
     case Command::kPut:
       return Execute<etcdserverpb::PutResponse>(
@@ -136,9 +233,25 @@ absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answe
     case Command::kCompaction:
       return ApplyCompaction(command.compaction(), want_answer, writer);
     case Command::kMemberAttributes:
+      context.effects->members_changed = true;
       return ApplyMemberAttributes(command.member_attributes(), writer);
     case Command::kClusterBirth:
+      context.effects->members_changed = true;
       return ApplyClusterBirth(command.cluster_birth(), writer);
+    case Command::kLeaseGrant:
+      return ApplyLeaseGrant(command.lease_grant(), context, writer);
+    case Command::kLeaseRevoke:
+      return ApplyLeaseRevoke(command.lease_revoke(), context, writer);
+    case Command::kLeaseExpiry:
+      return ApplyLeaseExpiry(command.lease_expiry(), context, writer);
+    case Command::kLeaseCheckpoint:
+      return ApplyLeaseCheckpoint(command.lease_checkpoint(), context, writer);
+    case Command::kAlarm:
+      return ApplyAlarm(command.alarm(), context, writer);
+    case Command::kCheck:
+      return ApplyCheck(command.check(), context, writer);
+    case Command::kDowngrade:
+      return ApplyDowngrade(command.downgrade(), writer);
     case Command::OP_NOT_SET:
       break;
   }
@@ -147,8 +260,9 @@ absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answe
 }
 
 absl::Status EvaluateReadOnly(const etcdserverpb::TxnRequest& request, const MvccStore::View& view,
-                              size_t max_bytes, etcdserverpb::TxnResponse* response) {
-  const ViewReader reader(view);
+                              size_t max_bytes, const std::function<bool(size_t)>& take,
+                              etcdserverpb::TxnResponse* response) {
+  const ViewReader reader(view, take);
   TxnExecution execution(reader, /*writer=*/nullptr, max_bytes);
   if (absl::Status status = execution.Prepare(request); !status.ok()) return status;
   if (absl::Status status = execution.Run(request, response); !status.ok()) return status;

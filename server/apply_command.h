@@ -13,13 +13,17 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "base/ids.h"
 #include "etcd/rpc.pb.h"
 #include "holdfast/command.pb.h"
+#include "server/alarm_set.h"
+#include "server/apply_listener.h"
 #include "server/request_pipeline.h"
 #include "storage/mvcc_store.h"
 
@@ -32,24 +36,40 @@ namespace holdfast::server {
 inline constexpr size_t kMaxTxnAnswerBytes = size_t{64} << 20;
 //   Records that one compare over a range of keys may look at.
 inline constexpr size_t kMaxCompareBytes = size_t{64} << 20;
+//   What one command may delete by ranges: its keys and values, and kDeleteOverheadBytes a key. All
+//   of it stands in one batch in memory until it is committed.
+inline constexpr size_t kMaxDeleteBytes = size_t{512} << 20;
+inline constexpr size_t kDeleteOverheadBytes = 256;
 
 // What a member keeps in the store's meta records, beside the data: it travels with checkpoints.
 inline constexpr char kMetaClusterId[] = "cluster_id";     // 8 bytes, big endian
 inline constexpr char kMetaIncarnation[] = "incarnation";  // 8 bytes, big endian
 inline constexpr char kMetaMemberPrefix[] = "member/";     // + id, 8 bytes: MemberAttributes
+inline constexpr char kMetaDowngrade[] = "downgrade";      // command.v1.Downgrade
+// Leases: server/lease_record.h. Alarms: server/alarm_set.h.
 std::string MemberMetaKey(uint64_t id);
+
+// Where an entry stands in the log, the alarms in force, and what it changes beside the data.
+struct ApplyContext {
+  Index index = {};
+  Term term = {};
+  AlarmSet* alarms = nullptr;       // of the writer's state; commands change it
+  ApplyEffects* effects = nullptr;  // added to
+};
 
 // Not OK: the disk failed, or the command is none that this program knows (written by a newer one);
 // the caller stops the node. OK: what the caller of the command is told; header.revision is filled.
 // `want_answer` false: nobody waits here, and the response may be left out.
 // REQUIRES: no revision is open in `writer`.
 absl::StatusOr<ApplyResult> ApplyCommand(const command::v1::Command& command, bool want_answer,
+                                         const ApplyContext& context,
                                          storage::MvccStore::Writer& writer);
 
-// Evaluates a transaction that only reads, on one view. `max_bytes`: of all ranges together.
-// REQUIRES: IsReadOnly(request) (kv_validate.h).
+// Evaluates a transaction that only reads, on one view. `max_bytes`: of all ranges together;
+// `take`: see RangeOptions. REQUIRES: IsReadOnly(request) (kv_validate.h).
 absl::Status EvaluateReadOnly(const etcdserverpb::TxnRequest& request,
                               const storage::MvccStore::View& view, size_t max_bytes,
+                              const std::function<bool(size_t)>& take,
                               etcdserverpb::TxnResponse* response);
 
 }  // namespace holdfast::server

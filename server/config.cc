@@ -117,6 +117,12 @@ absl::Status CheckTimes(const Config& config) {
   return absl::OkStatus();
 }
 
+absl::Status CheckWatch(const Config& config) {
+  if (config.watch_progress_interval >= Config::kWatchProgressMin) return absl::OkStatus();
+  return Bad("--watch-progress-notify-interval={} is too short: at least 100ms",
+             absl::FormatDuration(config.watch_progress_interval));
+}
+
 absl::Status CheckNumbers(const Config& config) {
   for (const absl::Status& status :
        {CheckRange("snapshot-count", config.snapshot_count, 1, Config::kSnapshotCountMax),
@@ -260,6 +266,10 @@ absl::Status Config::Complete() {
   if (initial_cluster.empty()) {
     initial_cluster = {{.name = name, .peer_urls = initial_advertise_peer_urls}};
   }
+  absl::StatusOr<CompactionPolicy> policy =
+      ParseCompactionPolicy(auto_compaction_mode, auto_compaction_retention);
+  if (!policy.ok()) return policy.status();
+  compaction = *std::move(policy);
   return absl::OkStatus();
 }
 
@@ -269,7 +279,7 @@ absl::Status Config::Validate() const {
         CheckAdvertised("initial-advertise-peer-urls", initial_advertise_peer_urls),
         CheckAdvertisedClientPorts(*this), CheckListen(*this), CheckCluster(*this),
         CheckToken(initial_cluster_token), CheckTimes(*this), CheckNumbers(*this),
-        CheckLogLevel(log_level)}) {
+        CheckWatch(*this), CheckLogLevel(log_level)}) {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

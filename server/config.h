@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "server/compaction_policy.h"
 #include "server/url.h"
 
 namespace holdfast::server {
@@ -52,6 +54,8 @@ struct Config {
   static constexpr size_t kTokenBytesMax = 128;
   static constexpr absl::Duration kHeartbeatMin = absl::Milliseconds(10);
   static constexpr absl::Duration kElectionMax = absl::Seconds(50);
+  // etcd's.
+  static constexpr absl::Duration kWatchProgressMin = absl::Milliseconds(100);
   // Below this, one lost heartbeat and a slow disk write start an election.
   static constexpr int kElectionHeartbeatsMin = 5;
 
@@ -75,6 +79,13 @@ struct Config {
   uint64_t snapshot_rate_bytes = uint64_t{64} << 20;  // a second; 0: no limit
   uint64_t max_request_bytes = 1536 * 1024;
   uint64_t max_txn_ops = 128;
+  int64_t quota_backend_bytes = 0;            // what the store may take; <= 0: no quota
+  std::optional<int64_t> disk_reserve_bytes;  // what must stay free; none: space_guard.h; <= 0: off
+  // As given; Complete() makes a policy of the two.
+  std::string auto_compaction_mode;
+  std::string auto_compaction_retention;
+  CompactionPolicy compaction;
+  absl::Duration watch_progress_interval = absl::Minutes(10);
   std::string log_level = "info";
   RepairMode repair = RepairMode::kAuto;
   // The last resort when a majority is lost for good: start from this member's data alone.

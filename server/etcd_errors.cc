@@ -33,6 +33,12 @@ absl::Status ErrFutureRev() {
 absl::Status ErrLeaseNotFound() {
   return absl::NotFoundError("etcdserver: requested lease not found");
 }
+absl::Status ErrLeaseExist() {
+  return absl::FailedPreconditionError("etcdserver: lease already exists");
+}
+absl::Status ErrLeaseTtlTooLarge() {
+  return absl::OutOfRangeError("etcdserver: too large lease TTL");
+}
 absl::Status ErrNoLeader() { return absl::UnavailableError("etcdserver: no leader"); }
 absl::Status ErrLeaderChanged() { return absl::UnavailableError("etcdserver: leader changed"); }
 absl::Status ErrTooManyRequests() {
@@ -84,5 +90,19 @@ absl::Status ErrBadLeaderTransferee() {
 absl::Status ErrTimeoutLeaderTransfer() {
   return absl::UnavailableError("etcdserver: request timed out, leader transfer took too long");
 }
+
+absl::Status ErrWrongDowngradeVersionFormat() {
+  return absl::InvalidArgumentError("etcdserver: wrong downgrade target version format");
+}
+absl::Status ErrInvalidDowngradeTargetVersion() {
+  return absl::InvalidArgumentError("etcdserver: invalid downgrade target version");
+}
+absl::Status ErrDowngradeInProcess() {
+  return absl::FailedPreconditionError("etcdserver: cluster has a downgrade job in progress");
+}
+absl::Status ErrNoInflightDowngrade() {
+  return absl::FailedPreconditionError("etcdserver: no inflight downgrade job");
+}
+absl::Status ErrUnknownMethod() { return absl::UnknownError("etcdserver: unknown method"); }
 
 }  // namespace holdfast::server

@@ -18,6 +18,8 @@ absl::Status ErrRequestTooLarge();
 absl::Status ErrCompacted();
 absl::Status ErrFutureRev();
 absl::Status ErrLeaseNotFound();
+absl::Status ErrLeaseExist();
+absl::Status ErrLeaseTtlTooLarge();
 absl::Status ErrNoLeader();
 absl::Status ErrLeaderChanged();
 absl::Status ErrTooManyRequests();
@@ -41,5 +43,12 @@ absl::Status ErrUnhealthy();
 absl::Status ErrNotLeader();
 absl::Status ErrBadLeaderTransferee();
 absl::Status ErrTimeoutLeaderTransfer();
+
+// Of Downgrade.
+absl::Status ErrWrongDowngradeVersionFormat();
+absl::Status ErrInvalidDowngradeTargetVersion();
+absl::Status ErrDowngradeInProcess();
+absl::Status ErrNoInflightDowngrade();
+absl::Status ErrUnknownMethod();  // etcd has no gRPC code for it: Unknown
 
 }  // namespace holdfast::server

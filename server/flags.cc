@@ -31,6 +31,14 @@ absl::Status SetNumber(std::string_view text, uint64_t* out) {
       fmt::format("'{}' is not a whole number", base::Printable(text)));
 }
 
+// Below zero, etcd turns a limit off.
+absl::Status SetSigned(std::string_view text, int64_t* out) {
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), *out);
+  if (error == std::errc() && end == text.data() + text.size()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("'{}' is not a whole number", base::Printable(text)));
+}
+
 absl::Status SetMilliseconds(std::string_view text, absl::Duration* out) {
   uint64_t ms = 0;
   if (absl::Status status = SetNumber(text, &ms); !status.ok()) {
@@ -39,6 +47,13 @@ absl::Status SetMilliseconds(std::string_view text, absl::Duration* out) {
   }
   *out = absl::Milliseconds(static_cast<int64_t>(std::min<uint64_t>(ms, kMilliMax)));
   return absl::OkStatus();
+}
+
+// As etcd's flags have them: "10m", "1h30m", "100ms".
+absl::Status SetDuration(std::string_view text, absl::Duration* out) {
+  if (absl::ParseDuration(base::ToAbsl(text), out)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      fmt::format("'{}' is not a duration: write 10m, 30s or 100ms", base::Printable(text)));
 }
 
 absl::Status SetUrls(std::string_view text, std::vector<Url>* out) {
@@ -133,6 +148,24 @@ constexpr Flag kFlags[] = {
      [](std::string_view v, Config* c) { return SetNumber(v, &c->max_request_bytes); }},
     {"max-txn-ops", "N", "Most operations in one transaction (default: 128)",
      [](std::string_view v, Config* c) { return SetNumber(v, &c->max_txn_ops); }},
+    {"quota-backend-bytes", "BYTES",
+     "What the store's files may take before writes are refused (alarm NOSPACE); 0 or less: no "
+     "quota (default: 0)",
+     [](std::string_view v, Config* c) { return SetSigned(v, &c->quota_backend_bytes); }},
+    {"disk-reserve-bytes", "BYTES",
+     "What must stay free on the disk of the data directory, else writes are refused (alarm "
+     "NOSPACE); 0 or less: nothing (default: 536870912, at most a twentieth of the disk)",
+     [](std::string_view v, Config* c) { return SetSigned(v, &c->disk_reserve_bytes.emplace()); }},
+    {"auto-compaction-mode", "MODE",
+     "What --auto-compaction-retention counts: periodic or revision (default: periodic)",
+     [](std::string_view v, Config* c) { return SetText(v, &c->auto_compaction_mode); }},
+    {"auto-compaction-retention", "N",
+     "History to keep: hours, a time such as 10m, or a number of revisions; 0: all of it (default: "
+     "15 minutes and 100000 revisions, whichever is more)",
+     [](std::string_view v, Config* c) { return SetText(v, &c->auto_compaction_retention); }},
+    {"watch-progress-notify-interval", "DURATION",
+     "How often watches that ask for it are told of progress, at least 100ms (default: 10m)",
+     [](std::string_view v, Config* c) { return SetDuration(v, &c->watch_progress_interval); }},
     {"log-level", "LEVEL", "debug, info, warn or error (default: info)",
      [](std::string_view v, Config* c) { return SetText(v, &c->log_level); }},
     {"repair", "MODE",
@@ -173,9 +206,6 @@ constexpr std::string_view kEtcdOnly[] = {
     "experimental-",
     "max-snapshots",
     "max-wals",
-    "quota-backend-bytes",
-    "auto-compaction-mode",
-    "auto-compaction-retention",
     "listen-metrics-urls",
     "metrics",
     "enable-pprof",

@@ -38,6 +38,14 @@ absl::Status DataGone(const Config& config, absl::Status status) {
                                                  .what = "the data directory is empty"});
 }
 
+absl::Status AlreadyBootstrapped(const Config& config, NodeId self, uint64_t cluster_id) {
+  return Refuse(
+      "this member ({:x}) has already been bootstrapped in cluster {:x}, and {} is empty: what it "
+      "knew is lost, and it must not come back under its old id. Run `holdfastctl member replace "
+      "{:x}` against the cluster, then start it with --initial-cluster-state=existing",
+      self.value, cluster_id, config.data_dir, self.value);
+}
+
 Urls Sorted(const std::vector<std::string>& urls) { return {urls.begin(), urls.end()}; }
 Urls Sorted(const std::vector<Url>& urls) { return Sorted(ToStrings(urls)); }
 
@@ -232,6 +240,14 @@ absl::StatusOr<Identity> IdentityIn(const ClusterView& view, const Config& confi
 absl::Status CheckNeverStartedIn(const ClusterView& view, const Config& config,
                                  const Identity& identity) {
   if (view.cluster_id != identity.cluster_id) {
+    // The ids of the members come from the flags alone; that of a restored cluster does not
+    // (restore_import.h). So this is our place in the same cluster, restored. One that is about to
+    // be restored itself must not end up in another cluster.
+    const bool from_flags = identity.cluster_id == ClusterId(identity.bootstrap.All());
+    if (from_flags && view.membership.IsVoter(identity.self) &&
+        view.published.contains(identity.self)) {
+      return DataGone(config, AlreadyBootstrapped(config, identity.self, view.cluster_id));
+    }
     return Refuse(
         "member {:x}, which --initial-cluster names, runs in cluster {:x} already, and the flags "
         "describe cluster {:x}: to join that one, run `holdfastctl member add {} --peer-urls={}` "
@@ -260,14 +276,7 @@ absl::Status CheckNeverStartedIn(const ClusterView& view, const Config& config,
         fmt::join(ToStrings(config.initial_advertise_peer_urls), ","));
   }
   if (!view.published.contains(identity.self)) return absl::OkStatus();
-  return DataGone(
-      config,
-      Refuse("this member ({:x}) has already been bootstrapped in cluster {:x}, and {} is empty: "
-             "what it "
-             "knew is lost, and it must not come back under its old id. Run `holdfastctl member "
-             "replace "
-             "{:x}` against the cluster, then start it with --initial-cluster-state=existing",
-             identity.self.value, identity.cluster_id, config.data_dir, identity.self.value));
+  return DataGone(config, AlreadyBootstrapped(config, identity.self, identity.cluster_id));
 }
 
 absl::StatusOr<Identity> Join(const Config& config, const JoinTimes& times) {

@@ -1,19 +1,25 @@
 #include "server/kv_service.h"
 
 #include <algorithm>
+#include <functional>
 #include <optional>
 #include <thread>
 #include <utility>
+
+#include <fmt/format.h>
 
 #include "absl/synchronization/mutex.h"
 #include "base/bounded_queue.h"
 #include "base/check.h"
 #include "etcd/rpc.grpc.pb.h"
+#include "server/answer_budget.h"
 #include "server/apply_command.h"
 #include "server/etcd_errors.h"
 #include "server/kv_codec.h"
 #include "server/kv_validate.h"
+#include "server/range_stream.h"
 #include "server/read_terms.h"
+#include "server/scan_pool.h"
 #include "storage/damage.h"
 
 namespace holdfast::server {
@@ -28,6 +34,7 @@ using etcdserverpb::PutRequest;
 using etcdserverpb::PutResponse;
 using etcdserverpb::RangeRequest;
 using etcdserverpb::RangeResponse;
+using etcdserverpb::RangeStreamResponse;
 using etcdserverpb::TxnRequest;
 using etcdserverpb::TxnResponse;
 using grpc::CallbackServerContext;
@@ -44,14 +51,41 @@ ServerUnaryReactor* FinishNow(CallbackServerContext* context, const absl::Status
   return reactor;
 }
 
+// True: looks at more than a few records.
+bool IsScan(const RangeRequest& request) { return !request.range_end().empty(); }
+bool IsScan(const TxnRequest& request) {
+  const auto scans = [](const auto& ops) {
+    return std::any_of(ops.begin(), ops.end(), [](const etcdserverpb::RequestOp& op) {
+      return op.has_request_txn() ? IsScan(op.request_txn()) : IsScan(op.request_range());
+    });
+  };
+  const auto ranged = [](const etcdserverpb::Compare& c) { return !c.range_end().empty(); };
+  return scans(request.success()) || scans(request.failure()) ||
+         std::any_of(request.compare().begin(), request.compare().end(), ranged);
+}
+
+// Of a long read: holds the answer's memory until gRPC is done with the call.
+class ScanReactor : public ServerUnaryReactor {
+ public:
+  explicit ScanReactor(AnswerBudget* budget) : reservation_(budget) {}
+  AnswerBudget::Reservation& reservation() { return reservation_; }
+  void OnDone() override { delete this; }
+
+ private:
+  AnswerBudget::Reservation reservation_;
+};
+
 class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService {
  public:
   KvServiceImpl(const Options& options, raft::RaftNode* node, RequestPipeline* pipeline,
-                KvStateMachine* machine)
+                KvStateMachine* machine, const Admission* admission)
       : options_(options),
         node_(node),
         pipeline_(pipeline),
         machine_(machine),
+        admission_(admission),
+        answers_(options.max_answers_bytes),
+        scans_(options.scan_threads, options.max_waiting_scans),
         flushes_(kMaxWaitingFlushes),
         flusher_([this] { FlushLoop(); }) {}
 
@@ -60,6 +94,7 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
   grpc::Service* service() override { return this; }
 
   void Stop() override {
+    scans_.Stop();
     flushes_.Close();
     absl::MutexLock lock(&stop_mutex_);
     if (flusher_.joinable()) flusher_.join();
@@ -75,6 +110,20 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
                           TxnResponse* response) override;
   ServerUnaryReactor* Compact(CallbackServerContext* context, const CompactionRequest* request,
                               CompactionResponse* response) override;
+  grpc::ServerWriteReactor<RangeStreamResponse>* RangeStream(CallbackServerContext* context,
+                                                             const RangeRequest* request) override {
+    return StartRangeStream(
+        context, request,
+        {.cluster_id = options_.cluster_id,
+         .member_id = options_.member_id,
+         .part_bytes = options_.stream_part_bytes,
+         .node = node_,
+         .pipeline = pipeline_,
+         .machine = machine_,
+         .admission = admission_,
+         .scans = &scans_,
+         .on_damage = [this](const absl::Status& status) { StopIfDamaged(status); }});
+  }
 
  private:
   // A Range or a read-only Txn under way.
@@ -84,27 +133,31 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
     const Request* request;
     Response* response;
     ServerUnaryReactor* reactor;
+    AnswerBudget::Reservation* reservation;  // null: a short read
     ReadTerms terms;
     base::ClockSample arrival;  // before anything else was done
   };
   template <class Request, class Response>
   ServerUnaryReactor* StartRead(CallbackServerContext* context, const Request* request,
                                 Response* response, bool serializable);
+  // Here, or on the scan pool if the read is long.
+  template <class R, class Job>
+  void Run(const R& read, Job job);
   template <class R>
   void ReadLinearizable(R read);
   template <class R>
   void ReadSerializable(R read, bool may_refresh);
   // Reads the newest state into the response.
-  absl::Status Evaluate(const RangeRequest& request, const ReadTerms& terms,
-                        RangeResponse* response);
-  absl::Status Evaluate(const TxnRequest& request, const ReadTerms& terms, TxnResponse* response);
-  template <class Response, class Answer>
-  absl::Status OnView(const ReadTerms& terms, Response* response, Answer answer);
+  template <class R>
+  absl::Status Evaluate(const R& read);
+  absl::Status ReadOn(const storage::MvccStore::View& view, const RangeRequest& request,
+                      const std::function<bool(size_t)>& take, RangeResponse* response) const;
+  absl::Status ReadOn(const storage::MvccStore::View& view, const TxnRequest& request,
+                      const std::function<bool(size_t)>& take, TxnResponse* response) const;
 
   template <class Response>
   ServerUnaryReactor* Propose(CallbackServerContext* context, Command command, Response* response);
 
-  absl::Status CheckLeader(const CallbackServerContext& context) const;
   template <class Request>
   absl::Status CheckSize(const Request& request) const {
     return request.ByteSizeLong() > options_.max_request_bytes ? ErrRequestTooLarge()
@@ -121,7 +174,10 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
   raft::RaftNode* const node_;
   RequestPipeline* const pipeline_;
   KvStateMachine* const machine_;
+  const Admission* const admission_;
 
+  AnswerBudget answers_;
+  ScanPool scans_;
   base::BoundedQueue<ServerUnaryReactor*> flushes_;
   absl::Mutex stop_mutex_;  // joins once
   std::thread flusher_;     // last: it uses everything above
@@ -137,6 +193,7 @@ ServerUnaryReactor* KvServiceImpl::Put(CallbackServerContext* context, const Put
                                        PutResponse* response) {
   absl::Status status = CheckPut(*request);
   if (status.ok()) status = CheckSize(*request);
+  if (status.ok()) status = admission_->CheckSpace();
   if (!status.ok()) return FinishNow(context, status);
   Command command;
   *command.mutable_put() = *request;
@@ -162,6 +219,10 @@ ServerUnaryReactor* KvServiceImpl::Txn(CallbackServerContext* context, const Txn
   if (IsReadOnly(*request)) {
     return StartRead(context, request, response, IsSerializable(*request));
   }
+  if (Puts(*request)) {
+    status = admission_->CheckSpace();
+    if (!status.ok()) return FinishNow(context, status);
+  }
   Command command;
   *command.mutable_txn() = *request;
   return Propose(context, std::move(command), response);
@@ -171,32 +232,50 @@ template <class Request, class Response>
 ServerUnaryReactor* KvServiceImpl::StartRead(CallbackServerContext* context, const Request* request,
                                              Response* response, bool serializable) {
   const base::ClockSample arrival = options_.clock->Sample();
-  if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
+  if (absl::Status status = admission_->Admit(*context, Admission::Call::kRead); !status.ok()) {
+    return FinishNow(context, status);
+  }
   const absl::StatusOr<ReadTerms> terms = ParseReadTerms(*context);
   if (!terms.ok()) return FinishNow(context, terms.status());
-  ServerUnaryReactor* reactor = context->DefaultReactor();
-  Read<Request, Response> read{context, request, response, reactor, *terms, arrival};
+  Read<Request, Response> read{context, request, response, nullptr, nullptr, *terms, arrival};
+  if (IsScan(*request)) {
+    auto* reactor = new ScanReactor(&answers_);
+    read.reservation = &reactor->reservation();
+    read.reactor = reactor;
+  } else {
+    read.reactor = context->DefaultReactor();
+  }
   if (serializable) {
-    ReadSerializable(read, /*may_refresh=*/true);
+    Run(read, [this, read] { ReadSerializable(read, /*may_refresh=*/true); });
   } else {
     ReadLinearizable(read);
   }
-  return reactor;
+  return read.reactor;
+}
+
+template <class R, class Job>
+void KvServiceImpl::Run(const R& read, Job job) {
+  if (read.reservation == nullptr) return job();
+  if (absl::Status posted = scans_.Post(std::move(job)); !posted.ok()) {
+    read.reactor->Finish(ToGrpc(posted));
+  }
 }
 
 template <class R>
 void KvServiceImpl::ReadLinearizable(R read) {
   pipeline_->LinearizableRead([this, read](absl::Status status) {
     if (!status.ok()) return read.reactor->Finish(ToGrpc(status));
-    // Nobody is there any more: spare the store a range that may be large.
-    if (read.context->IsCancelled()) return read.reactor->Finish(grpc::Status::CANCELLED);
-    status = Evaluate(*read.request, read.terms, read.response);
-    // Freshness 5: the index was asked for after the arrival, so every write acknowledged before
-    // the arrival is in the answer.
-    AddFreshness(read.context, base::Elapsed(read.arrival, options_.clock->Sample()),
-                 node_->status().role == raft::Role::kLeader);
-    AddIncarnation(read.context, machine_->incarnation());
-    read.reactor->Finish(ToGrpc(status));
+    Run(read, [this, read] {
+      // Nobody is there any more: spare the store a range that may be large.
+      if (read.context->IsCancelled()) return read.reactor->Finish(grpc::Status::CANCELLED);
+      const absl::Status status = Evaluate(read);
+      // Freshness 5: the index was asked for after the arrival, so every write acknowledged before
+      // the arrival is in the answer.
+      AddFreshness(read.context, base::Elapsed(read.arrival, options_.clock->Sample()),
+                   node_->status().role == raft::Role::kLeader);
+      AddIncarnation(read.context, machine_->incarnation());
+      read.reactor->Finish(ToGrpc(status));
+    });
   });
 }
 
@@ -213,15 +292,16 @@ void KvServiceImpl::ReadSerializable(R read, bool may_refresh) {
   absl::Status status;
   std::optional<absl::Duration> age = age_of(claim);
   if (!too_old(age)) {
-    status = Evaluate(*read.request, read.terms, read.response);
+    status = Evaluate(read);
     age = age_of(claim);
   }
   if (status.ok() && too_old(age)) {
     const absl::Duration wait = std::min(TimeLeft(*read.context), kFreshClaimWait);
     if (may_refresh && wait > absl::ZeroDuration()) {
       read.response->Clear();
-      pipeline_->FreshClaim(*read.terms.max_age, wait,
-                            [this, read] { ReadSerializable(read, /*may_refresh=*/false); });
+      pipeline_->FreshClaim(*read.terms.max_age, wait, [this, read] {
+        Run(read, [this, read] { ReadSerializable(read, /*may_refresh=*/false); });
+      });
       return;
     }
     status = TooStale(age, *read.terms.max_age);
@@ -231,47 +311,57 @@ void KvServiceImpl::ReadSerializable(R read, bool may_refresh) {
   read.reactor->Finish(ToGrpc(status));
 }
 
-template <class Response, class Answer>
-absl::Status KvServiceImpl::OnView(const ReadTerms& terms, Response* response, Answer answer) {
+template <class R>
+absl::Status KvServiceImpl::Evaluate(const R& read) {
   const std::shared_ptr<storage::MvccStore> store = machine_->store();
   const std::unique_ptr<storage::MvccStore::View> view = store->NewView();
   const int64_t revision = view->applied().revision;
-  if (revision < terms.min_revision) return Behind(revision, terms.min_revision);
-  if (absl::Status status = answer(*view); !status.ok()) return status;
-  response->mutable_header()->set_revision(revision);
-  FillHeader(response->mutable_header());
+  if (revision < read.terms.min_revision) return Behind(revision, read.terms.min_revision);
+  if (absl::Status status = admission_->CheckTrust(); !status.ok()) return status;
+  std::function<bool(size_t)> take;
+  if (read.reservation != nullptr) {
+    take = [reservation = read.reservation](size_t bytes) { return reservation->Grow(bytes); };
+  }
+  const absl::Status status = ReadOn(*view, *read.request, take, read.response);
+  StopIfDamaged(status);
+  if (!status.ok() && read.reservation != nullptr && read.reservation->refused()) {
+    return absl::ResourceExhaustedError(
+        fmt::format("holdfast: large answers under way take the {} bytes that there are for them: "
+                    "try again, or page through the range with limit",
+                    options_.max_answers_bytes));
+  }
+  if (!status.ok()) return status;
+  read.response->mutable_header()->set_revision(revision);
+  FillHeader(read.response->mutable_header());
   return absl::OkStatus();
 }
 
-absl::Status KvServiceImpl::Evaluate(const RangeRequest& request, const ReadTerms& terms,
-                                     RangeResponse* response) {
-  return OnView(terms, response, [&](const storage::MvccStore::View& view) {
-    storage::RangeResult result;
-    if (absl::Status status =
-            view.Range(ToRangeOptions(request, options_.max_answer_bytes), &result);
-        !status.ok()) {
-      StopIfDamaged(status);
-      return ReadErrorForClient(status, options_.max_answer_bytes);
-    }
-    FillRangeResponse(std::move(result), response);
-    return absl::OkStatus();
-  });
+absl::Status KvServiceImpl::ReadOn(const storage::MvccStore::View& view,
+                                   const RangeRequest& request,
+                                   const std::function<bool(size_t)>& take,
+                                   RangeResponse* response) const {
+  storage::RangeOptions range = ToRangeOptions(request, options_.max_answer_bytes);
+  range.take = take;
+  storage::RangeResult result;
+  if (absl::Status status = view.Range(range, &result); !status.ok()) {
+    return ReadErrorForClient(status, options_.max_answer_bytes);
+  }
+  FillRangeResponse(std::move(result), response);
+  return absl::OkStatus();
 }
 
-absl::Status KvServiceImpl::Evaluate(const TxnRequest& request, const ReadTerms& terms,
-                                     TxnResponse* response) {
-  return OnView(terms, response, [&](const storage::MvccStore::View& view) {
-    const absl::Status status =
-        EvaluateReadOnly(request, view, options_.max_answer_bytes, response);
-    StopIfDamaged(status);
-    return status;
-  });
+absl::Status KvServiceImpl::ReadOn(const storage::MvccStore::View& view, const TxnRequest& request,
+                                   const std::function<bool(size_t)>& take,
+                                   TxnResponse* response) const {
+  return EvaluateReadOnly(request, view, options_.max_answer_bytes, take, response);
 }
 
 template <class Response>
 ServerUnaryReactor* KvServiceImpl::Propose(CallbackServerContext* context, Command command,
                                            Response* response) {
-  if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
+  if (absl::Status status = admission_->Admit(*context, Admission::Call::kWrite); !status.ok()) {
+    return FinishNow(context, status);
+  }
   ServerUnaryReactor* reactor = context->DefaultReactor();
   pipeline_->Propose(std::move(command), [this, context, response, reactor](ApplyResult result) {
     if (result.status.ok()) {
@@ -288,7 +378,9 @@ ServerUnaryReactor* KvServiceImpl::Propose(CallbackServerContext* context, Comma
 ServerUnaryReactor* KvServiceImpl::Compact(CallbackServerContext* context,
                                            const CompactionRequest* request,
                                            CompactionResponse* response) {
-  if (absl::Status status = CheckLeader(*context); !status.ok()) return FinishNow(context, status);
+  if (absl::Status status = admission_->Admit(*context, Admission::Call::kAdmin); !status.ok()) {
+    return FinishNow(context, status);
+  }
   Command command;
   *command.mutable_compaction() = *request;
   ServerUnaryReactor* reactor = context->DefaultReactor();
@@ -304,11 +396,6 @@ ServerUnaryReactor* KvServiceImpl::Compact(CallbackServerContext* context,
     }
   });
   return reactor;
-}
-
-absl::Status KvServiceImpl::CheckLeader(const CallbackServerContext& context) const {
-  if (!WantsLeader(context) || node_->status().leader) return absl::OkStatus();
-  return ErrNoLeader();
 }
 
 void KvServiceImpl::FillHeader(etcdserverpb::ResponseHeader* header) const {
@@ -330,8 +417,9 @@ void KvServiceImpl::FlushLoop() {
 }  // namespace
 
 std::unique_ptr<KvService> KvService::Create(const Options& options, raft::RaftNode* node,
-                                             RequestPipeline* pipeline, KvStateMachine* machine) {
-  return std::make_unique<KvServiceImpl>(options, node, pipeline, machine);
+                                             RequestPipeline* pipeline, KvStateMachine* machine,
+                                             const Admission* admission) {
+  return std::make_unique<KvServiceImpl>(options, node, pipeline, machine, admission);
 }
 
 }  // namespace holdfast::server

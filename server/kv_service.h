@@ -2,7 +2,9 @@
 //
 // Reads. A linearizable Range waits for its index (RequestPipeline::LinearizableRead) and reads the
 // store on the responder thread; a serializable one reads on the gRPC thread, with or without a
-// leader. A transaction that only reads is not proposed.
+// leader. A transaction that only reads is not proposed. Whatever may look at more than a few
+// records runs on threads of its own (ScanPool), and the memory of all such answers together is
+// bounded (AnswerBudget).
 //
 // Freshness (docs/freshness.md, section 5): every answer of Range and of a read-only Txn, and the
 // refusals that concern age, carry trailing metadata:
@@ -19,8 +21,8 @@
 //   holdfast-min-revision  all reads: not below this revision, or FAILED_PRECONDITION at once
 //   hasleader: true        all calls: "etcdserver: no leader" if this member knows none (etcd's)
 //
-// Threads: gRPC's, the pipeline's responders, and one of its own for physical compactions, whose
-// flush takes long.
+// Threads: gRPC's, the pipeline's responders, the ScanPool's, and one of its own for physical
+// compactions, whose flush takes long.
 #pragma once
 
 #include <cstddef>
@@ -33,6 +35,7 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "replication/raft_node.h"
+#include "server/admission.h"
 #include "server/request_pipeline.h"
 #include "server/state_machine.h"
 
@@ -56,6 +59,12 @@ class KvService {
     // Keys and values of one Range, or of one read-only Txn. Beyond it ResourceExhausted: memory is
     // limited, and a gRPC message is by 2 GiB.
     size_t max_answer_bytes = size_t{512} << 20;
+    // Of all long reads under way together. They wait for nothing: beyond it ResourceExhausted.
+    size_t max_answers_bytes = size_t{768} << 20;
+    // About what one part of a RangeStream holds.
+    size_t stream_part_bytes = size_t{1} << 20;
+    int scan_threads = 2;
+    size_t max_waiting_scans = 4096;
     // The store could not be flushed, or a read met rot: the process must stop. Null (tests only):
     // the error is the answer, and the store refuses the next commit.
     std::function<void(const absl::Status&)> on_fatal = nullptr;
@@ -64,9 +73,10 @@ class KvService {
   // How long a bounded read waits at most for a younger claim (its own deadline may be earlier).
   static constexpr absl::Duration kFreshClaimWait = absl::Milliseconds(500);
 
-  // All three must outlive the service.
+  // All four must outlive the service.
   static std::unique_ptr<KvService> Create(const Options& options, raft::RaftNode* node,
-                                           RequestPipeline* pipeline, KvStateMachine* machine);
+                                           RequestPipeline* pipeline, KvStateMachine* machine,
+                                           const Admission* admission);
   virtual ~KvService() = default;
 
   // To be registered with the server that listens on the client address. Set the server's receive

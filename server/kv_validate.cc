@@ -163,6 +163,14 @@ absl::Status CheckTxn(const TxnRequest& request, const TxnLimits& limits) {
   return absl::OkStatus();
 }
 
+bool Puts(const TxnRequest& request) {
+  const auto puts = [](const RequestOp& op) {
+    return op.has_request_put() || (op.has_request_txn() && Puts(op.request_txn()));
+  };
+  return std::any_of(request.success().begin(), request.success().end(), puts) ||
+         std::any_of(request.failure().begin(), request.failure().end(), puts);
+}
+
 bool IsReadOnly(const TxnRequest& request) {
   const auto reads = [](const RequestOp& op) {
     return op.has_request_range() || (op.has_request_txn() && IsReadOnly(op.request_txn()));

@@ -35,6 +35,9 @@ absl::Status CheckTxn(const etcdserverpb::TxnRequest& request, const TxnLimits& 
 // True if no operation of either branch, at any depth, writes: such a transaction is not proposed.
 // REQUIRES: accepted by CheckTxn.
 bool IsReadOnly(const etcdserverpb::TxnRequest& request);
+// True if an operation of either branch, at any depth, is a put: as etcd counts what a transaction
+// may add, whichever branch it will take.
+bool Puts(const etcdserverpb::TxnRequest& request);
 // True if there is a range and all of them ask for a serializable read. Unlike in etcd, one without
 // any range (compares only) is not: nobody asked for a stale answer.
 // REQUIRES: IsReadOnly(request).

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <mutex>
@@ -16,8 +17,13 @@
 #include "base/strings.h"
 #include "replication/freshness_record.h"
 #include "replication/raft_node.h"
+#include "server/admission.h"
+#include "server/alarm_watch.h"
 #include "server/cluster_service.h"
+#include "server/compactor.h"
 #include "server/data_dir.h"
+#include "server/divergence_checker.h"
+#include "server/etcd_errors.h"
 #include "server/fatal.h"
 #include "server/identity.h"
 #include "server/join.h"
@@ -33,8 +39,12 @@
 #include "server/publisher.h"
 #include "server/repair.h"
 #include "server/request_pipeline.h"
+#include "server/restore_import.h"
+#include "server/space_guard.h"
 #include "server/state_machine.h"
 #include "server/version.h"
+#include "server/watch_hub.h"
+#include "server/watch_service.h"
 #include "storage/damage.h"
 #include "storage/segmented_log.h"
 
@@ -61,8 +71,13 @@ uint64_t RandomNonZero() {
 
 class ServerImpl : public Server {
  public:
-  ServerImpl(const Config& config, std::function<void()> on_removed)
-      : config_(config), on_removed_(std::move(on_removed)), on_fatal_(DieIn(config.data_dir)) {}
+  // `restore`: what the data directory is to be filled from, if anything.
+  ServerImpl(const Config& config, std::optional<RestorePlan> restore,
+             std::function<void()> on_removed)
+      : config_(config),
+        restore_(std::move(restore)),
+        on_removed_(std::move(on_removed)),
+        on_fatal_(DieIn(config.data_dir)) {}
   ~ServerImpl() override { Stop(); }
 
   absl::Status StartAll();
@@ -87,6 +102,7 @@ class ServerImpl : public Server {
   void HandOver();
 
   const Config config_;
+  const std::optional<RestorePlan> restore_;
   const std::function<void()> on_removed_;
   const std::function<void(const absl::Status&)> on_fatal_;
   Identity identity_;
@@ -94,7 +110,11 @@ class ServerImpl : public Server {
   // In the order of their creation; destroyed the other way round.
   std::unique_ptr<DataDir> data_dir_;
   std::unique_ptr<RequestPipeline> pipeline_;
+  std::unique_ptr<WatchHub> watch_hub_;
   std::unique_ptr<KvStateMachine> machine_;
+  // Listeners of the machine: they live as long as it applies.
+  std::unique_ptr<AlarmWatch> alarm_watch_;
+  std::unique_ptr<CheckLog> check_log_;
   std::unique_ptr<storage::LogStore> log_;
   Index known_commit_;  // as recovered; a hint
   std::unique_ptr<raft::FreshnessFile> freshness_file_;
@@ -102,10 +122,16 @@ class ServerImpl : public Server {
   std::unique_ptr<raft::RaftNode> node_;
   std::unique_ptr<MemberChanger> member_changer_;
   std::unique_ptr<PeerMemberService> peer_member_service_;
+  std::unique_ptr<Admission> admission_;
+  std::unique_ptr<DivergenceChecker> divergence_checker_;
+  std::unique_ptr<PeerCheckService> peer_check_service_;
+  std::unique_ptr<SpaceGuard> space_guard_;
+  std::unique_ptr<Compactor> compactor_;
   std::unique_ptr<KvService> kv_service_;
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
   std::unique_ptr<MaintenanceService> maintenance_service_;
+  std::unique_ptr<WatchService> watch_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
   Listener clients_;
@@ -167,10 +193,14 @@ absl::Status ServerImpl::OpenParts() {
 }
 
 void ServerImpl::CloseParts() {
+  // What calls into the node goes first.
+  divergence_checker_.reset();
   node_.reset();
   transport_.reset();
   log_.reset();
   machine_.reset();
+  check_log_.reset();
+  alarm_watch_.reset();
   pipeline_.reset();
   data_dir_.reset();
 }
@@ -205,6 +235,8 @@ absl::Status ServerImpl::FindIdentity() {
   absl::StatusOr<Identity> identity;
   if (found->has_value()) {
     identity = IdentityOf(config_, **found);
+  } else if (restore_.has_value()) {
+    identity = RestoredIdentity(config_, *restore_);
   } else if (config_.initial_cluster_state == ClusterState::kExisting) {
     identity = Join(config_);
   } else {
@@ -230,6 +262,15 @@ absl::Status ServerImpl::OpenStorage() {
            data_dir_->created() ? "created" : "restarting", config_.name, identity_.self.value,
            identity_.cluster_id, config_.data_dir);
 
+  if (restore_.has_value()) {
+    const absl::Status imported =
+        ImportRestore(*restore_, config_.data_dir, *data_dir_, identity_,
+                      {.dir = {}, .block_cache_bytes = config_.cache_bytes});
+    if (!imported.ok()) return imported;
+  } else {
+    RemoveRestoreLeftovers(config_.data_dir);
+  }
+
   pipeline_ = RequestPipeline::Create(
       {.origin = RandomNonZero(),
        .request_timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
@@ -244,6 +285,18 @@ absl::Status ServerImpl::OpenStorage() {
   absl::StatusOr<std::unique_ptr<KvStateMachine>> machine = KvStateMachine::Open(machine_options);
   if (!machine.ok()) return storage::Annotate(machine.status(), "cannot open the store");
   machine_ = *std::move(machine);
+  alarm_watch_ = std::make_unique<AlarmWatch>(machine_.get(), identity_.self);
+  check_log_ = std::make_unique<CheckLog>();
+  machine_->AddListener(alarm_watch_.get());
+  machine_->AddListener(check_log_.get());
+  watch_hub_ = WatchHub::Create(
+      {.max_request_bytes = config_.max_request_bytes,
+       .progress_interval = config_.watch_progress_interval,
+       .election_timeout = config_.election_timeout,
+       .fence = [this] { return admission_->fenced() ? ErrCorrupt() : absl::OkStatus(); },
+       .on_fatal = on_fatal_,
+       .seed = base::RandomSeed()});
+  machine_->AddListener(watch_hub_.get());
 
   absl::StatusOr<std::unique_ptr<storage::LogStore>> log =
       storage::SegmentedLog::Open({.dir = data_dir_->log_dir()});
@@ -319,6 +372,12 @@ absl::Status ServerImpl::StartNode() {
       View(), MemberChanger::Options{.timeout = kRequestTimeoutBase + 2 * config_.election_timeout,
                                      .leaderless_max = 2 * config_.election_timeout});
   peer_member_service_ = std::make_unique<PeerMemberService>(View(), member_changer_.get());
+  admission_ = std::make_unique<Admission>(node_.get(), alarm_watch_.get());
+  divergence_checker_ = std::make_unique<DivergenceChecker>(
+      View(), check_log_.get(), admission_.get(),
+      DivergenceChecker::Options{.data_dir = config_.data_dir, .on_fatal = on_fatal_});
+  peer_check_service_ =
+      std::make_unique<PeerCheckService>(View(), check_log_.get(), divergence_checker_.get());
   return absl::OkStatus();
 }
 
@@ -331,14 +390,14 @@ MemberView ServerImpl::View() const {
 }
 
 absl::Status ServerImpl::OpenPeerPort() {
-  absl::StatusOr<Listener> peers =
-      Listen({.flag = kPeerFlag,
-              .urls = config_.listen_peer_urls,
-              .callers = Callers::kPeers,
-              .services = {transport_->service(), peer_member_service_.get()},
-              .configure_peers = [this](grpc::ServerBuilder* builder) {
-                PeerTransport::ConfigureServer(transport_options_, builder);
-              }});
+  absl::StatusOr<Listener> peers = Listen(
+      {.flag = kPeerFlag,
+       .urls = config_.listen_peer_urls,
+       .callers = Callers::kPeers,
+       .services = {transport_->service(), peer_member_service_.get(), peer_check_service_.get()},
+       .configure_peers = [this](grpc::ServerBuilder* builder) {
+         PeerTransport::ConfigureServer(transport_options_, builder);
+       }});
   if (!peers.ok()) return peers.status();
   peers_ = *std::move(peers);
   LOG_INFO("listening for peers on {}", fmt::join(ToStrings(peers_.bound), " "));
@@ -361,16 +420,26 @@ absl::Status ServerImpl::OpenClientPort() {
                                    .max_txn_ops = config_.max_txn_ops,
                                    .max_request_bytes = config_.max_request_bytes,
                                    .on_fatal = on_fatal_},
-                                  node_.get(), pipeline_.get(), machine_.get());
+                                  node_.get(), pipeline_.get(), machine_.get(), admission_.get());
   cluster_service_ = std::make_unique<ClusterService>(View(), member_changer_.get());
   member_service_ = std::make_unique<MemberService>(View(), member_changer_.get());
-  maintenance_service_ = std::make_unique<MaintenanceService>(View(), on_fatal_);
+  maintenance_service_ = std::make_unique<MaintenanceService>(
+      View(), admission_.get(),
+      MaintenanceService::Options{
+          .on_fatal = on_fatal_, .quota_bytes = std::max<int64_t>(config_.quota_backend_bytes, 0)});
+  space_guard_ =
+      std::make_unique<SpaceGuard>(View(), admission_.get(), config_.data_dir,
+                                   SpaceLimits{.quota_bytes = config_.quota_backend_bytes,
+                                               .reserve_bytes = config_.disk_reserve_bytes});
+  compactor_ = std::make_unique<Compactor>(View(), config_.compaction);
+  watch_hub_->Start(View());
+  watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
   absl::StatusOr<Listener> clients =
       Listen({.flag = kClientFlag,
               .urls = config_.listen_client_urls,
               .callers = Callers::kClients,
               .services = {kv_service_->service(), cluster_service_.get(), member_service_.get(),
-                           maintenance_service_.get()},
+                           maintenance_service_.get(), watch_service_->service()},
               .max_request_bytes = config_.max_request_bytes});
   if (!clients.ok()) return clients.status();
   clients_ = *std::move(clients);
@@ -402,6 +471,9 @@ void ServerImpl::Publish() {
 void ServerImpl::CloseClientPort() {
   if (kv_service_ != nullptr) kv_service_->Stop();
   if (member_changer_ != nullptr) member_changer_->Stop();
+  if (maintenance_service_ != nullptr) maintenance_service_->Stop();
+  if (watch_service_ != nullptr) watch_service_->Stop();
+  if (watch_hub_ != nullptr) watch_hub_->Stop();
   if (clients_.server == nullptr) {
     if (pipeline_ != nullptr) pipeline_->Stop();
     return;
@@ -453,6 +525,9 @@ void ServerImpl::Stop() {
   std::call_once(stop_once_, [this] {
     HandOver();
     if (publisher_ != nullptr) publisher_->Stop();
+    if (space_guard_ != nullptr) space_guard_->Stop();
+    if (compactor_ != nullptr) compactor_->Stop();
+    if (divergence_checker_ != nullptr) divergence_checker_->Stop();
     CloseClientPort();
     // The node must outlive the transport's Stop, which ends the peers' streams; without those the
     // peer port closes at once.
@@ -466,7 +541,13 @@ void ServerImpl::Stop() {
 
 absl::StatusOr<std::unique_ptr<Server>> Server::Start(const Config& config,
                                                       std::function<void()> on_removed) {
-  auto server = std::make_unique<ServerImpl>(config, std::move(on_removed));
+  absl::StatusOr<std::optional<RestorePlan>> restore = ReadRestorePlan(config.data_dir);
+  if (!restore.ok()) return restore.status();
+  absl::StatusOr<Config> effective =
+      restore->has_value() ? ConfigFor(**restore, config) : absl::StatusOr<Config>(config);
+  if (!effective.ok()) return effective.status();
+  auto server =
+      std::make_unique<ServerImpl>(*effective, *std::move(restore), std::move(on_removed));
   if (absl::Status status = server->StartAll(); !status.ok()) return status;
   return server;
 }

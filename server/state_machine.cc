@@ -1,5 +1,6 @@
 #include "server/state_machine.h"
 
+#include <algorithm>
 #include <atomic>
 #include <filesystem>
 #include <map>
@@ -44,6 +45,7 @@ struct ClusterRecords {
   std::optional<uint64_t> cluster_id;
   uint64_t incarnation = 0;
   std::map<uint64_t, MemberAttributes> members;
+  AlarmSet alarms;
 };
 
 MemberAttributes FromProto(const command::v1::MemberAttributes& proto) {
@@ -86,6 +88,17 @@ absl::StatusOr<ClusterRecords> ReadRecords(const MvccStore& store) {
         return true;
       });
   if (!scanned.ok()) return scanned;
+  const absl::Status alarms =
+      view->ScanMeta(kMetaAlarmPrefix, [&](std::string_view key, std::string_view /*value*/) {
+        AlarmSet::Alarm alarm;
+        if (!ParseAlarmMetaKey(key, &alarm)) {
+          bad = BadRecord(key);
+          return false;
+        }
+        records.alarms.Raise(alarm);
+        return true;
+      });
+  if (!alarms.ok()) return alarms;
   if (!bad.ok()) return bad;
   return records;
 }
@@ -106,10 +119,12 @@ class KvStateMachineImpl : public KvStateMachine {
       : options_(options),
         directory_(std::move(directory)),
         applied_(store->store->applied().index.value),
-        writer_(store->store->NewWriter()),
+        alarms_(records.alarms),
         store_(std::move(store)),
         records_(std::move(records)),
-        installed_(directory_.installed()) {}
+        installed_(directory_.installed()) {
+    NewWriter(*store_->store);
+  }
 
   ~KvStateMachineImpl() override { writer_.reset(); }
 
@@ -154,12 +169,21 @@ class KvStateMachineImpl : public KvStateMachine {
     return records_.incarnation;
   }
 
+  AlarmSet alarms() const override {
+    absl::MutexLock lock(&mutex_);
+    return records_.alarms;
+  }
+
+  void AddListener(ApplyListener* listener) override { listeners_.push_back(listener); }
+
  private:
-  // Adds the result to `completions` if the command is this process's own. Sets `records_changed`
-  // if the records in memory must follow.
+  // Adds the result to `completions` if the command is this process's own.
   absl::Status ApplyEntry(const storage::Entry& entry,
                           std::vector<RequestPipeline::Completion>* completions,
-                          bool* records_changed);
+                          ApplyEffects* effects);
+  void NewWriter(MvccStore& store);
+  // True: somebody listens to the events of the batch that begins.
+  bool ChooseEventListeners();
   absl::Status ReloadRecords();
 
   const Options options_;
@@ -169,6 +193,10 @@ class KvStateMachineImpl : public KvStateMachine {
   // Apply thread. Of store_: goes before it.
   std::unique_ptr<MvccStore::Writer> writer_;
   Command command_;  // apply thread; kept for its memory
+  AlarmSet alarms_;  // apply thread; as the writer's state has them
+  std::vector<ApplyListener*> listeners_;
+  // Apply thread: who gets the events of the batch under way, in the order of listeners_.
+  std::vector<ApplyListener*> event_listeners_;
 
   mutable absl::Mutex mutex_;
   std::shared_ptr<OpenStore> store_ ABSL_GUARDED_BY(mutex_);
@@ -179,22 +207,31 @@ class KvStateMachineImpl : public KvStateMachine {
 absl::Status KvStateMachineImpl::Apply(absl::Span<const raft::EntryRef> entries) {
   if (entries.empty()) return absl::OkStatus();
   std::vector<RequestPipeline::Completion> completions;
-  bool records_changed = false;
+  ApplyEffects effects;
+  const bool events = ChooseEventListeners();
   Index last = applied();
   for (const raft::EntryRef& entry : entries) {
     // Nothing is applied twice, and nothing is left out.
     CHECK(entry->index == last + 1);
     last = entry->index;
     if (entry->type != storage::EntryType::kNormal) continue;
-    if (absl::Status status = ApplyEntry(*entry, &completions, &records_changed); !status.ok()) {
+    if (absl::Status status = ApplyEntry(*entry, &completions, &effects); !status.ok()) {
       return status;
     }
   }
   if (absl::Status status = writer_->Commit(last, entries.back()->term); !status.ok()) {
     return status;
   }
-  if (records_changed) {
+  if (effects.members_changed || effects.alarms_changed) {
     if (absl::Status status = ReloadRecords(); !status.ok()) return status;
+  }
+  if (!listeners_.empty()) {
+    const AppliedState state = store()->applied();
+    for (ApplyListener* listener : listeners_) {
+      const bool listened = events && std::find(event_listeners_.begin(), event_listeners_.end(),
+                                                listener) != event_listeners_.end();
+      listener->OnApplied(state, effects, listened);
+    }
   }
   applied_.store(last.value, std::memory_order_release);
   if (!completions.empty()) options_.pipeline->Complete(std::move(completions));
@@ -203,7 +240,7 @@ absl::Status KvStateMachineImpl::Apply(absl::Span<const raft::EntryRef> entries)
 
 absl::Status KvStateMachineImpl::ApplyEntry(const storage::Entry& entry,
                                             std::vector<RequestPipeline::Completion>* completions,
-                                            bool* records_changed) {
+                                            ApplyEffects* effects) {
   // Committed bytes that do not parse: corruption, or a newer version. To go on without them would
   // be to differ from the members that can read them.
   if (!command_.ParseFromString(entry.payload)) {
@@ -211,14 +248,38 @@ absl::Status KvStateMachineImpl::ApplyEntry(const storage::Entry& entry,
         "entry {} of the log is no command that this version can read", entry.index.value));
   }
   const bool own = options_.pipeline != nullptr && command_.origin() == options_.pipeline->origin();
-  absl::StatusOr<ApplyResult> result = ApplyCommand(command_, own, *writer_);
+  const ApplyContext context = {
+      .index = entry.index, .term = entry.term, .alarms = &alarms_, .effects = effects};
+  absl::StatusOr<ApplyResult> result = ApplyCommand(command_, own, context, *writer_);
   if (!result.ok()) {
     return storage::Annotate(result.status(),
                              fmt::format("cannot apply entry {}", entry.index.value));
   }
-  *records_changed |= command_.has_member_attributes() || command_.has_cluster_birth();
   if (own) completions->push_back({command_.sequence(), *std::move(result)});
   return absl::OkStatus();
+}
+
+void KvStateMachineImpl::NewWriter(MvccStore& store) {
+  writer_ = store.NewWriter();
+  event_listeners_.clear();
+}
+
+bool KvStateMachineImpl::ChooseEventListeners() {
+  std::vector<ApplyListener*> wanting;
+  for (ApplyListener* listener : listeners_) {
+    if (listener->WantsEvents()) wanting.push_back(listener);
+  }
+  if (wanting != event_listeners_) {
+    event_listeners_ = wanting;
+    if (event_listeners_.empty()) {
+      writer_->SetEventSink(nullptr);
+    } else {
+      writer_->SetEventSink([this](const storage::EventView& event) {
+        for (ApplyListener* listener : event_listeners_) listener->OnEvent(event);
+      });
+    }
+  }
+  return !event_listeners_.empty();
 }
 
 absl::Status KvStateMachineImpl::ReloadRecords() {
@@ -265,7 +326,8 @@ absl::Status KvStateMachineImpl::InstallCheckpoint(const std::string& dir,
   (*opened)->replaced = false;
   if (absl::Status status = directory_.Use(*path, mark); !status.ok()) return status;
 
-  writer_ = (*opened)->store->NewWriter();
+  NewWriter(*(*opened)->store);
+  alarms_ = records->alarms;
   std::shared_ptr<OpenStore> other = *std::move(opened);
   {
     absl::MutexLock lock(&mutex_);
@@ -274,6 +336,7 @@ absl::Status KvStateMachineImpl::InstallCheckpoint(const std::string& dir,
     installed_ = mark;
   }
   other->replaced = true;
+  for (ApplyListener* listener : listeners_) listener->OnReplaced(state);
   applied_.store(state.index.value, std::memory_order_release);
   return absl::OkStatus();
 }

@@ -6,8 +6,8 @@
 // On disk below `dir`: `current` names the database directory in use (db-N); a snapshot is
 // installed by renaming it to a new db-N and then replacing `current` (rename + fsync): recovery
 // finishes or forgets either half, and removes what `current` does not name (db_directory.h).
-// Cluster id, incarnation and member attributes lie in the store's meta records and travel with
-// checkpoints; this member's own id does not.
+// Cluster id, incarnation, member attributes, leases and alarms lie in the store's meta records and
+// travel with checkpoints; this member's own id does not.
 // Threads: Apply and InstallCheckpoint on the apply thread; everything else from any thread.
 #pragma once
 
@@ -21,6 +21,8 @@
 #include "absl/status/statusor.h"
 #include "etcd/rpc.pb.h"
 #include "replication/raft_node.h"
+#include "server/alarm_set.h"
+#include "server/apply_listener.h"
 #include "server/request_pipeline.h"
 #include "storage/mvcc_store.h"
 
@@ -54,6 +56,12 @@ class KvStateMachine : public raft::StateMachine {
   virtual std::optional<MemberAttributes> member(uint64_t id) const = 0;
   // 0 until the first leader gave the cluster one.
   virtual uint64_t incarnation() const = 0;
+  // In force, as of the last Apply.
+  virtual AlarmSet alarms() const = 0;
+
+  // Before the first Apply; the listener must outlive the state machine. Called in the order of
+  // their adding.
+  virtual void AddListener(ApplyListener* listener) = 0;
 };
 
 }  // namespace holdfast::server

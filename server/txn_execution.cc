@@ -178,8 +178,11 @@ absl::Status TxnExecution::CheckRange(const RangeRequest& request) {
 }
 
 absl::Status TxnExecution::CheckPut(const PutRequest& put) {
-  // There are no leases yet, so none is ever found.
-  if (put.lease() != 0) return ErrLeaseNotFound();
+  if (put.lease() != 0) {
+    const absl::StatusOr<bool> exists = reader_.LeaseExists(put.lease());
+    if (!exists.ok()) return FromRead(exists.status(), max_bytes_);
+    if (!*exists) return ErrLeaseNotFound();
+  }
   if (!put.ignore_value() && !put.ignore_lease()) return absl::OkStatus();
   const auto found = reader_.Get(put.key());
   if (!found.ok()) return FromRead(found.status(), max_bytes_);
@@ -189,12 +192,27 @@ absl::Status TxnExecution::CheckPut(const PutRequest& put) {
 
 absl::Status TxnExecution::CheckDelete(const DeleteRangeRequest& request) {
   deletes_on_path_.push_back(&request);
-  if (!request.prev_kv() || request.range_end().empty()) return absl::OkStatus();
+  if (request.range_end().empty()) return absl::OkStatus();
   RangeOptions options;
   options.key = request.key();
   options.range_end = request.range_end();
-  options.max_bytes = bytes_left_;
   RangeResult result;
+  options.count_only = true;
+  if (absl::Status status = reader_.Range(options, &result); !status.ok()) {
+    return FromRead(status, max_bytes_);
+  }
+  const size_t bytes =
+      static_cast<size_t>(result.bytes) + static_cast<size_t>(result.count) * kDeleteOverheadBytes;
+  if (bytes > delete_bytes_left_) {
+    return absl::ResourceExhaustedError(fmt::format(
+        "holdfast: {} keys would be deleted at once, more than fits into one write of {} "
+        "bytes; nothing was deleted: delete in smaller ranges",
+        result.count, kMaxDeleteBytes));
+  }
+  delete_bytes_left_ -= bytes;
+  if (!request.prev_kv()) return absl::OkStatus();
+  options.count_only = false;
+  options.max_bytes = bytes_left_;
   const absl::Status status = reader_.Range(options, &result);
   if (absl::IsResourceExhausted(status)) {
     return absl::ResourceExhaustedError(

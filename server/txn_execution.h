@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "etcd/rpc.pb.h"
+#include "server/apply_command.h"
 #include "storage/mvcc_store.h"
 
 namespace holdfast::server {
@@ -26,13 +27,20 @@ class KvReader {
   virtual absl::StatusOr<std::optional<storage::KeyValue>> Get(std::string_view key) const = 0;
   virtual absl::Status Range(const storage::RangeOptions& options,
                              storage::RangeResult* result) const = 0;
+  virtual absl::StatusOr<bool> LeaseExists(int64_t lease) const = 0;
 };
 
 class TxnExecution {
  public:
   // `writer` is null for a transaction that only reads. `max_bytes`: of the answer's records.
-  TxnExecution(const KvReader& reader, storage::MvccStore::Writer* writer, size_t max_bytes)
-      : reader_(reader), writer_(writer), max_bytes_(max_bytes), bytes_left_(max_bytes) {}
+  // `max_delete_bytes`: another than kMaxDeleteBytes in tests only.
+  TxnExecution(const KvReader& reader, storage::MvccStore::Writer* writer, size_t max_bytes,
+               size_t max_delete_bytes = kMaxDeleteBytes)
+      : reader_(reader),
+        writer_(writer),
+        max_bytes_(max_bytes),
+        bytes_left_(max_bytes),
+        delete_bytes_left_(max_delete_bytes) {}
 
   // Decides the path of `txn` and checks everything on it that may fail. Not OK: a refusal, or
   // fatal() is set. Nothing was written.
@@ -75,6 +83,7 @@ class TxnExecution {
   storage::MvccStore::Writer* const writer_;
   const size_t max_bytes_;
   size_t bytes_left_;
+  size_t delete_bytes_left_;
   // True: success. In the order in which transactions are met on the chosen path; next_ is the next
   // to be met, in the check and again in the run.
   std::vector<bool> path_;

@@ -128,6 +128,33 @@ bool DecodeAppliedState(std::string_view bytes, AppliedState* state) {
   return true;
 }
 
+std::string EncodeLeasePrefix(int64_t lease) {
+  std::string out(1, kLeasePrefix);
+  base::AppendBigEndian64(out, static_cast<uint64_t>(lease));
+  return out;
+}
+
+KeyValueView AsKeyValueView(std::string_view key, const Record& record) {
+  CHECK(record.live);
+  return {key, record.value, record.create_revision, record.mod.main, record.version, record.lease};
+}
+
+bool MakeEventView(std::string_view key, const Record& record, std::string_view previous,
+                   EventView* event) {
+  *event = {.revision = record.mod.main, .sub = record.mod.sub, .is_delete = !record.live};
+  if (record.live) {
+    event->kv = AsKeyValueView(key, record);
+  } else {
+    event->kv.key = key;
+    event->kv.mod_revision = record.mod.main;
+  }
+  if (previous.empty()) return true;
+  Record before;
+  if (!DecodeRecord(previous, &before)) return false;
+  if (before.live) event->previous = AsKeyValueView(key, before);
+  return true;
+}
+
 void FillKeyValue(std::string_view key, const Record& record, bool with_value, KeyValue* kv) {
   CHECK(record.live);
   kv->key.assign(key);

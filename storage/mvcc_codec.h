@@ -4,7 +4,8 @@
 //   record:   kind, mod main, mod sub; a live one also create, version, lease; then the value
 //   history:  main (8 bytes, big endian), sub (4 bytes, big endian) ->
 //             key length, key, record length, record after the event, record before it (or nothing)
-//   meta:     kOwnMetaPrefix + name -> the store's; kUserMetaPrefix + key -> the state machine's
+//   meta:     kOwnMetaPrefix + name -> the store's; kUserMetaPrefix + key -> the state machine's;
+//             kLeasePrefix + lease (8 bytes, big endian) + key -> nothing: the key is attached
 //
 // Integers inside values are varints (7 bits a byte, low first). A history entry holds both records
 // in exactly the form of `current`: an undo step is a decode and nothing else.
@@ -23,10 +24,12 @@
 namespace holdfast::storage::mvcc {
 
 // Of the files, not of the program. Raise it when an older program could misread the bytes.
-inline constexpr uint32_t kFormatVersion = 1;
+//   1: no leases. 2: attachments, which an older program would not keep up.
+inline constexpr uint32_t kFormatVersion = 2;
 
 inline constexpr char kOwnMetaPrefix = '\0';
 inline constexpr char kUserMetaPrefix = '\1';
+inline constexpr char kLeasePrefix = '\2';
 inline constexpr std::string_view kFormatKey{"\0format", 7};
 inline constexpr std::string_view kAppliedKey{"\0applied", 8};
 
@@ -73,6 +76,16 @@ bool DecodeHistoryEntry(std::string_view bytes, HistoryEntry* entry);
 
 std::string EncodeAppliedState(const AppliedState& state);
 bool DecodeAppliedState(std::string_view bytes, AppliedState* state);
+
+// Where a lease's attachments begin; with a key behind it, one of them.
+std::string EncodeLeasePrefix(int64_t lease);
+inline constexpr size_t kLeasePrefixBytes = 1 + 8;
+
+// REQUIRES: record.live.
+KeyValueView AsKeyValueView(std::string_view key, const Record& record);
+// `previous` empty: the key did not exist. False on bytes that no encoder made.
+bool MakeEventView(std::string_view key, const Record& record, std::string_view previous,
+                   EventView* event);
 
 // REQUIRES: record.live.
 void FillKeyValue(std::string_view key, const Record& record, bool with_value, KeyValue* kv);

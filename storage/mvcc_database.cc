@@ -246,6 +246,15 @@ absl::Status Database::OpenFiles(const MvccStore::Options& options) {
   return absl::OkStatus();
 }
 
+absl::Status Database::WriteFormat() {
+  std::string version;
+  base::AppendBigEndian32(version, kFormatVersion);
+  rocksdb::WriteBatch batch;
+  batch.Put(meta_, rocksdb::Slice(kFormatKey), version);
+  if (absl::Status written = Write(&batch); !written.ok()) return written;
+  return Flush();
+}
+
 // A store is new if it has no format record; then it gets one, durably, before any data.
 absl::Status Database::CheckContents(AppliedState* applied) {
   bool found = false;
@@ -256,12 +265,7 @@ absl::Status Database::CheckContents(AppliedState* applied) {
   rocksdb::Status status =
       db_->Get(rocksdb::ReadOptions(), meta_, rocksdb::Slice(kFormatKey), &format);
   if (status.IsNotFound() && !found) {
-    std::string version;
-    base::AppendBigEndian32(version, kFormatVersion);
-    rocksdb::WriteBatch batch;
-    batch.Put(meta_, rocksdb::Slice(kFormatKey), version);
-    if (absl::Status written = Write(&batch); !written.ok()) return written;
-    return Flush();
+    return WriteFormat();
   }
   if (!status.ok() && !status.IsNotFound()) {
     return ToStatus(status, fmt::format("cannot read the format of {}", dir_));
@@ -269,7 +273,14 @@ absl::Status Database::CheckContents(AppliedState* applied) {
   if (!status.ok() || format.size() != 4) {
     return DamagedData(dir_, "it has no valid format record");
   }
-  if (base::ReadBigEndian32(format.ToStringView()) > kFormatVersion) return NewerFormat(dir_);
+  const uint32_t version = base::ReadBigEndian32(format.ToStringView());
+  if (version > kFormatVersion) return NewerFormat(dir_);
+  if (version < kFormatVersion) {
+    // An older store is a valid newer one without leases. Said before anything new is written, so
+    // that the older program refuses what it would not keep up.
+    LOG_INFO("{}: format {} becomes {}", dir_, version, kFormatVersion);
+    if (absl::Status raised = WriteFormat(); !raised.ok()) return raised;
+  }
 
   // Cheap, and it would catch data that reached the disk without its applied index.
   std::unique_ptr<rocksdb::Iterator> newest(db_->NewIterator(rocksdb::ReadOptions(), history_));
@@ -364,6 +375,27 @@ void Database::ReclaimHistory() {
   }
   // Only space is lost: the range delete of the compaction itself has been committed.
   if (!status.ok()) LOG_WARN("freeing compacted history in {}: {}", dir_, status.ToString());
+}
+
+absl::Status Database::RewriteFiles(std::atomic<bool>* stop) {
+  rocksdb::CompactRangeOptions options;
+  // Beside the compactions that writes need, never in their place; and no write stalls for it.
+  options.exclusive_manual_compaction = false;
+  options.allow_write_stall = false;
+  options.canceled = stop;
+  const HistoryKey first = EncodeHistoryKey({0, 0});
+  const HistoryKey last = EncodeHistoryKey({horizon_->Current(), UINT32_MAX});
+  const rocksdb::Slice begin(AsView(first));
+  const rocksdb::Slice end(AsView(last));
+  // Only files that hold compacted history; what is behind it is as small as it gets.
+  rocksdb::CompactRangeOptions history = options;
+  history.bottommost_level_compaction = rocksdb::BottommostLevelCompaction::kForceOptimized;
+  rocksdb::Status status = db_->CompactRange(history, history_, &begin, &end);
+  if (status.ok()) status = db_->CompactRange(options, current_, nullptr, nullptr);
+  if (status.ok()) status = db_->CompactRange(options, meta_, nullptr, nullptr);
+  if (status.IsIncomplete() && stop->load()) return errors_->Check();
+  if (!status.ok()) return ToStatus(status, "cannot rewrite the files of the MVCC store");
+  return errors_->Check();
 }
 
 uint64_t Database::SumProperty(const std::string& name) const {

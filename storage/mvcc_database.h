@@ -78,6 +78,9 @@ class Database {
   // Frees history behind the horizon: whole files now, the rest when RocksDB comes by.
   void ReclaimHistory();
 
+  // Rewrites the files that hold what may go (MvccStore::Defragment).
+  absl::Status RewriteFiles(std::atomic<bool>* stop);
+
   // Of all column families together.
   uint64_t SumProperty(const std::string& name) const;
 
@@ -92,6 +95,7 @@ class Database {
 
   absl::Status OpenFiles(const MvccStore::Options& options);
   absl::Status CheckContents(AppliedState* applied);
+  absl::Status WriteFormat();
 
   // Both are shared with objects that RocksDB keeps.
   std::shared_ptr<ReclaimHorizon> horizon_ = std::make_shared<ReclaimHorizon>();

@@ -12,6 +12,8 @@
 namespace holdfast::storage::mvcc {
 namespace {
 
+constexpr size_t kTakeStepBytes = size_t{64} << 10;
+
 bool Passes(const RangeOptions& options, const Record& record) {
   const auto within = [](int64_t revision, int64_t min, int64_t max) {
     return (min == 0 || revision >= min) && (max == 0 || revision <= max);
@@ -40,11 +42,20 @@ class Answer {
     keep_value_ = !options.keys_only || target_ == SortTarget::kValue;
   }
 
+  // Nothing behind what was added is needed.
+  bool done() const { return done_; }
+
   // In key order.
   absl::Status Add(std::string_view key, const Record& record) {
     ++result_.count;
+    result_.bytes += static_cast<int64_t>(key.size() + record.value.size());
     if (options_.count_only || !Passes(options_, record)) return absl::OkStatus();
     ++matched_;
+    if (options_.page_bytes > 0 &&
+        (Full() || (bytes_ >= options_.page_bytes && !result_.kvs.empty()))) {
+      result_.more = done_ = true;
+      return absl::OkStatus();
+    }
     if (Full()) {
       if (!heap_) return absl::OkStatus();
       const SortKey candidate =
@@ -55,6 +66,7 @@ class Answer {
     const size_t size = key.size() + (keep_value_ ? record.value.size() : 0);
     if (size > options_.max_bytes - bytes_) return TooLarge();
     bytes_ += size;
+    if (bytes_ > taken_ && !Take()) return TooLarge();
     FillKeyValue(key, record, keep_value_, &result_.kvs.emplace_back());
     if (heap_) std::push_heap(result_.kvs.begin(), result_.kvs.end(), order_);
     return absl::OkStatus();
@@ -66,7 +78,7 @@ class Answer {
     } else if (!in_key_order_) {
       std::sort(result_.kvs.begin(), result_.kvs.end(), order_);
     }
-    result_.more = options_.limit > 0 && matched_ > options_.limit;
+    result_.more = done_ || (options_.limit > 0 && matched_ > options_.limit);
     if (options_.keys_only && keep_value_) {
       for (KeyValue& kv : result_.kvs) kv.value.clear();
     }
@@ -82,6 +94,13 @@ class Answer {
 
   bool Full() const {
     return options_.limit > 0 && result_.kvs.size() >= static_cast<uint64_t>(options_.limit);
+  }
+
+  bool Take() {
+    const size_t step = std::max(bytes_ - taken_, kTakeStepBytes);
+    if (options_.take && !options_.take(step)) return false;
+    taken_ += step;
+    return true;
   }
 
   void DropWorst() {
@@ -134,6 +153,8 @@ class Answer {
   bool keep_value_ = true;
   int64_t matched_ = 0;
   size_t bytes_ = 0;  // Invariant: <= options_.max_bytes.
+  size_t taken_ = 0;  // Invariant: >= bytes_.
+  bool done_ = false;
   const Order order_{this};
 };
 
@@ -164,7 +185,8 @@ absl::Status ReadRange(const RecordReader& reader, const RangeOptions& options,
     if (exists.ok() && *exists) status = answer.Add(options.key, found.record);
   } else {
     RecordCursor cursor(reader, span, at);
-    while (status.ok() && cursor.Next()) status = answer.Add(cursor.key(), cursor.record());
+    while (status.ok() && !answer.done() && cursor.Next())
+      status = answer.Add(cursor.key(), cursor.record());
     status.Update(cursor.status());
   }
   if (!status.ok()) {

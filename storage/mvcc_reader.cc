@@ -1,5 +1,7 @@
 #include "storage/mvcc_reader.h"
 
+#include <algorithm>
+
 #include <utility>
 
 #include <fmt/format.h>
@@ -143,6 +145,73 @@ absl::StatusOr<std::optional<std::string>> RecordReader::GetMeta(std::string_vie
   if (status.IsNotFound()) return std::optional<std::string>();
   if (!status.ok()) return ToStatus(status, "cannot read a state machine record");
   return std::optional<std::string>(bytes.ToString());
+}
+
+absl::Status RecordReader::ScanMeta(std::string_view prefix, std::string_view from,
+                                    const MetaOverlay* metas,
+                                    const MvccStore::MetaVisitor& visit) const {
+  const std::unique_ptr<rocksdb::Iterator> base(
+      database_.db()->NewIterator(options_, database_.meta()));
+  const std::string_view begin = std::max(prefix, from);
+  base->Seek(rocksdb::Slice(begin));
+  static const MetaOverlay::Map kNone;
+  const MetaOverlay::Map& entries = metas == nullptr ? kNone : metas->entries();
+  auto pending = entries.lower_bound(begin);
+  for (;;) {
+    const bool in_base = base->Valid() && base->key().ToStringView().starts_with(prefix);
+    const bool in_pending = pending != entries.end() && pending->first.starts_with(prefix);
+    if (!in_base && !in_pending) break;
+    const int order = !in_pending ? -1
+                      : !in_base  ? 1
+                                  : base->key().ToStringView().compare(pending->first);
+    bool go_on = true;
+    if (order < 0) {
+      go_on = visit(base->key().ToStringView(), base->value().ToStringView());
+    } else if (pending->second.has_value()) {
+      go_on = visit(pending->first, *pending->second);
+    }
+    if (!go_on) return absl::OkStatus();
+    if (order <= 0) base->Next();
+    if (order >= 0) ++pending;
+  }
+  return ToStatus(base->status(), "cannot read state machine records");
+}
+
+absl::Status RecordReader::ScanRecords(
+    std::string_view from, const std::function<bool(const KeyValueView&)>& visit) const {
+  return ScanRecordsAt(kNewest, from, visit);
+}
+
+absl::Status RecordReader::ScanRecordsAt(
+    int64_t at, std::string_view from,
+    const std::function<bool(const KeyValueView&)>& visit) const {
+  KeySpan span;
+  span.kind = KeySpan::Kind::kUnbounded;
+  span.begin = from;
+  RecordCursor cursor(*this, span, at);
+  while (cursor.Next()) {
+    if (!visit(AsKeyValueView(cursor.key(), cursor.record()))) return absl::OkStatus();
+  }
+  return cursor.status();
+}
+
+absl::Status RecordReader::ScanHistory(int64_t from_revision,
+                                       const std::function<bool(const EventView&)>& visit) const {
+  const std::unique_ptr<rocksdb::Iterator> it(
+      database_.db()->NewIterator(options_, database_.history()));
+  const HistoryKey first = EncodeHistoryKey({from_revision, 0});
+  for (it->Seek(rocksdb::Slice(AsView(first))); it->Valid(); it->Next()) {
+    HistoryEntry entry;
+    Record record;
+    EventView event;
+    if (!DecodeHistoryEntry(it->value().ToStringView(), &entry) ||
+        !DecodeRecord(entry.record, &record) ||
+        !MakeEventView(entry.key, record, entry.previous, &event)) {
+      return Undecodable("history", it->key().ToStringView());
+    }
+    if (!visit(event)) return absl::OkStatus();
+  }
+  return ToStatus(it->status(), "cannot read the history");
 }
 
 RecordCursor::RecordCursor(const RecordReader& reader, const KeySpan& span, int64_t at)

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -63,6 +64,19 @@ class RecordReader {
   absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const;
   // A record of the state machine's own, of the database alone.
   absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const;
+  // Keys of the meta family as they lie there, prefix byte included, in order; `metas`, if not
+  // null, goes before the database.
+  absl::Status ScanMeta(std::string_view prefix, std::string_view from, const MetaOverlay* metas,
+                        const MvccStore::MetaVisitor& visit) const;
+  // See MvccStore::View.
+  absl::Status ScanRecords(std::string_view from,
+                           const std::function<bool(const KeyValueView&)>& visit) const;
+  // REQUIRES: `at` is not below the compact revision.
+  absl::Status ScanRecordsAt(int64_t at, std::string_view from,
+                             const std::function<bool(const KeyValueView&)>& visit) const;
+  // Of the database alone. REQUIRES: from_revision is above the compact revision.
+  absl::Status ScanHistory(int64_t from_revision,
+                           const std::function<bool(const EventView&)>& visit) const;
 
  private:
   friend class RecordCursor;

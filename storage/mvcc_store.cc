@@ -74,6 +74,12 @@ class RocksMvccStore : public MvccStore {
     return copied;
   }
 
+  absl::Status Defragment(std::atomic<bool>* stop) override {
+    if (absl::Status status = Flush().status(); !status.ok()) return status;
+    const absl::Status status = database_->RewriteFiles(stop);
+    return status.ok() ? status : Fail(status);
+  }
+
   uint64_t disk_bytes() const override {
     return database_->SumProperty(rocksdb::DB::Properties::kTotalSstFilesSize) +
            database_->SumProperty(rocksdb::DB::Properties::kSizeAllMemTables);

@@ -6,7 +6,8 @@
 //   history: (main, sub) big endian -> {event: put or delete, kv, previous record}: an undo log in
 //            revision order. A read at revision R walks a key back from its current record;
 //            compaction is one range delete of a sorted prefix.
-//   meta:    applied {index, term, revision, compact revision} and the state machine's own records.
+//   meta:    applied {index, term, revision, compact revision}, which keys are attached to which
+//            lease, and the state machine's own records.
 // The applied index is written in the same WriteBatch as the data it belongs to.
 //
 // Threads: one Writer at a time (the apply thread). Views, Checkpoint and Flush from any thread,
@@ -14,6 +15,7 @@
 // Errors: Status with RocksDB's text. A failed Commit or Flush is final: the caller stops the node.
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -35,6 +37,27 @@ struct KeyValue {
   int64_t mod_revision = 0;
   int64_t version = 0;
   int64_t lease = 0;
+};
+
+// A record in somebody else's memory.
+struct KeyValueView {
+  std::string_view key;
+  std::string_view value;
+  int64_t create_revision = 0;
+  int64_t mod_revision = 0;
+  int64_t version = 0;
+  int64_t lease = 0;
+};
+
+// One change of one key. `sub` orders the changes of one revision. Of a delete, `kv` has the key
+// and the revision (as its mod_revision) alone.
+struct EventView {
+  int64_t revision = 0;
+  uint32_t sub = 0;
+  bool is_delete = false;
+  KeyValueView kv = {};
+  // What the key held before; nullopt: nothing, or it was deleted.
+  std::optional<KeyValueView> previous = std::nullopt;
 };
 
 // As of the last committed batch. An empty store is at revision 1, as etcd's is.
@@ -62,12 +85,20 @@ struct RangeOptions {
   int64_t min_create_revision = 0, max_create_revision = 0;  // 0: no bound
   // A named limit, not etcd's: the answer's keys and values together. Beyond it ResourceExhausted.
   size_t max_bytes = SIZE_MAX;
+  // Asked before the answer grows by so many bytes (in steps of some 64 KiB); false ends the read
+  // with ResourceExhausted. Null: nobody counts.
+  std::function<bool(size_t bytes)> take = nullptr;
+  // One page of a longer read in key order: what lies behind the answer is not counted (`count` is
+  // of what was looked at), and the answer ends, `more` set, at about so many bytes, but not before
+  // its first record. 0: no page.
+  size_t page_bytes = 0;
 };
 
 struct RangeResult {
   std::vector<KeyValue> kvs;
   bool more = false;
   int64_t count = 0;  // of the whole range at that revision, before limit and filters
+  int64_t bytes = 0;  // the keys and values that were counted
 };
 
 // Errors that callers tell apart by code: OutOfRange with payload text exactly
@@ -84,6 +115,8 @@ class MvccStore {
                                 << 20;  // of all column families together, before a flush
   };
 
+  using MetaVisitor = std::function<bool(std::string_view key, std::string_view value)>;
+
   // An immutable view of one applied index. Cheap (a RocksDB snapshot); do not keep it for long.
   // Threads: one at a time. Must not outlive the store.
   class View {
@@ -97,10 +130,30 @@ class MvccStore {
     // nullopt: no such key (or deleted).
     virtual absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const = 0;
     virtual absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const = 0;
-    // In key order; `visit` returns false to stop.
-    virtual absl::Status ScanMeta(
-        std::string_view prefix,
-        const std::function<bool(std::string_view key, std::string_view value)>& visit) const = 0;
+    // Keys that begin with `prefix` and are not below `from`, in order; `visit` returns false to
+    // stop.
+    virtual absl::Status ScanMeta(std::string_view prefix, std::string_view from,
+                                  const MetaVisitor& visit) const = 0;
+    absl::Status ScanMeta(std::string_view prefix, const MetaVisitor& visit) const {
+      return ScanMeta(prefix, prefix, visit);
+    }
+
+    // The next four hold one record at a time, however many there are. `visit` returns false to
+    // stop; what it is given lives as long as the call.
+    //   The newest live records from `from` on, in key order.
+    virtual absl::Status ScanRecords(
+        std::string_view from, const std::function<bool(const KeyValueView&)>& visit) const = 0;
+    //   The live records as of `revision`, from `from` on, in key order. OutOfRange as Range's.
+    virtual absl::Status ScanRecordsAt(
+        int64_t revision, std::string_view from,
+        const std::function<bool(const KeyValueView&)>& visit) const = 0;
+    //   Every event with a revision >= from_revision, in order. A compacted event is not there:
+    //   OutOfRange, kCompactedText, if from_revision <= compact_revision.
+    virtual absl::Status ScanHistory(int64_t from_revision,
+                                     const std::function<bool(const EventView&)>& visit) const = 0;
+    //   The keys attached to a lease, in key order.
+    virtual absl::Status ScanLeaseKeys(
+        int64_t lease, const std::function<bool(std::string_view key)>& visit) const = 0;
   };
 
   // Collects the effect of many log entries and commits them in one WriteBatch.
@@ -135,6 +188,21 @@ class MvccStore {
     virtual void PutMeta(std::string_view key, std::string_view value) = 0;
     virtual void DeleteMeta(std::string_view key) = 0;
     virtual absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const = 0;
+    // As View's, over the base and what was written so far. `visit` must not write.
+    virtual absl::Status ScanMeta(std::string_view prefix, std::string_view from,
+                                  const MetaVisitor& visit) const = 0;
+    absl::Status ScanMeta(std::string_view prefix, const MetaVisitor& visit) const {
+      return ScanMeta(prefix, prefix, visit);
+    }
+    virtual absl::Status ScanRecords(
+        std::string_view from, const std::function<bool(const KeyValueView&)>& visit) const = 0;
+    virtual absl::Status ScanLeaseKeys(
+        int64_t lease, const std::function<bool(std::string_view key)>& visit) const = 0;
+
+    // Called for each event as it is written, in order, before it is committed; null: for none.
+    // What it is given lives as long as the call.
+    using EventSink = std::function<void(const EventView&)>;
+    virtual void SetEventSink(EventSink sink) = 0;
 
     // One atomic WriteBatch of everything, the applied state included; views made after this see
     // it. Then the writer is empty and may be used again.
@@ -158,6 +226,11 @@ class MvccStore {
   // A consistent copy (hard links where possible) in `dir`, which must not exist; returns what it
   // holds. It opens with MvccStore::Open.
   virtual absl::StatusOr<AppliedState> Checkpoint(const std::string& dir) = 0;
+
+  // Flushes, and gives back what deleted keys and compacted history still take. Reads and writes go
+  // on meanwhile. Rewrites whole files, so it needs as much free space as the data takes for the
+  // time; `stop`, once set, ends it early, with OK. A failure to write is final, as Flush's.
+  virtual absl::Status Defragment(std::atomic<bool>* stop) = 0;
 
   virtual uint64_t disk_bytes() const = 0;    // files and memtables
   virtual uint64_t in_use_bytes() const = 0;  // estimated live data

@@ -35,20 +35,38 @@ absl::StatusOr<std::optional<std::string>> RocksView::GetMeta(std::string_view k
   return reader_.GetMeta(key);
 }
 
-absl::Status RocksView::ScanMeta(
-    std::string_view prefix,
-    const std::function<bool(std::string_view key, std::string_view value)>& visit) const {
-  const std::string begin = UserMetaKey(prefix);
-  rocksdb::ReadOptions options;
-  options.snapshot = pinned_->snapshot();
-  const std::unique_ptr<rocksdb::Iterator> it(
-      pinned_->database().db()->NewIterator(options, pinned_->database().meta()));
-  for (it->Seek(begin); it->Valid() && it->key().starts_with(begin); it->Next()) {
-    std::string_view key = it->key().ToStringView();
-    key.remove_prefix(1);  // kUserMetaPrefix
-    if (!visit(key, it->value().ToStringView())) return absl::OkStatus();
-  }
-  return ToStatus(it->status(), "cannot read state machine records");
+absl::Status RocksView::ScanMeta(std::string_view prefix, std::string_view from,
+                                 const MvccStore::MetaVisitor& visit) const {
+  return reader_.ScanMeta(UserMetaKey(prefix), UserMetaKey(from), /*metas=*/nullptr,
+                          [&visit](std::string_view key, std::string_view value) {
+                            return visit(key.substr(1), value);  // kUserMetaPrefix
+                          });
+}
+
+absl::Status RocksView::ScanRecords(std::string_view from,
+                                    const std::function<bool(const KeyValueView&)>& visit) const {
+  return reader_.ScanRecords(from, visit);
+}
+
+absl::Status RocksView::ScanRecordsAt(int64_t revision, std::string_view from,
+                                      const std::function<bool(const KeyValueView&)>& visit) const {
+  if (revision > applied().revision) return FutureRevisionError();
+  if (revision < applied().compact_revision) return CompactedError();
+  return reader_.ScanRecordsAt(revision, from, visit);
+}
+
+absl::Status RocksView::ScanHistory(int64_t from_revision,
+                                    const std::function<bool(const EventView&)>& visit) const {
+  if (from_revision <= applied().compact_revision) return CompactedError();
+  return reader_.ScanHistory(from_revision, visit);
+}
+
+absl::Status RocksView::ScanLeaseKeys(
+    int64_t lease, const std::function<bool(std::string_view key)>& visit) const {
+  return reader_.ScanMeta(EncodeLeasePrefix(lease), {}, /*metas=*/nullptr,
+                          [&visit](std::string_view key, std::string_view /*value*/) {
+                            return visit(key.substr(kLeasePrefixBytes));
+                          });
 }
 
 }  // namespace holdfast::storage::mvcc

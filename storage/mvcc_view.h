@@ -43,9 +43,16 @@ class RocksView : public MvccStore::View {
   absl::Status Range(const RangeOptions& options, RangeResult* result) const override;
   absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const override;
   absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const override;
-  absl::Status ScanMeta(std::string_view prefix,
-                        const std::function<bool(std::string_view key, std::string_view value)>&
-                            visit) const override;
+  absl::Status ScanMeta(std::string_view prefix, std::string_view from,
+                        const MvccStore::MetaVisitor& visit) const override;
+  absl::Status ScanRecords(std::string_view from,
+                           const std::function<bool(const KeyValueView&)>& visit) const override;
+  absl::Status ScanRecordsAt(int64_t revision, std::string_view from,
+                             const std::function<bool(const KeyValueView&)>& visit) const override;
+  absl::Status ScanHistory(int64_t from_revision,
+                           const std::function<bool(const EventView&)>& visit) const override;
+  absl::Status ScanLeaseKeys(int64_t lease,
+                             const std::function<bool(std::string_view key)>& visit) const override;
 
  private:
   const std::shared_ptr<const PinnedState> pinned_;

@@ -56,6 +56,11 @@ absl::Status RocksWriter::Append(std::string_view key, const Record& record,
       rocksdb::Slice(key_size.data(), key_size_bytes), rocksdb::Slice(key),
       rocksdb::Slice(record_size.data(), record_size_bytes), rocksdb::Slice(bytes),
       rocksdb::Slice(previous)};
+  if (sink_) {
+    EventView event;
+    CHECK(MakeEventView(key, record, previous, &event));
+    sink_(event);
+  }
   const HistoryKey history_key = EncodeHistoryKey(record.mod);
   const rocksdb::Slice history_key_slice(AsView(history_key));
   return ToStatus(batch_.Put(database_.history(), rocksdb::SliceParts(&history_key_slice, 1),
@@ -83,10 +88,19 @@ absl::Status RocksWriter::Put(std::string_view key, std::string_view value, int6
   record.version = lives ? old.version + 1 : 1;
   record.lease = lease;
   record.value = value;
+  Attach(key, lives ? old.lease : 0, lease);
   return Append(key, record, existed ? previous_.bytes : std::string_view());
 }
 
-absl::Status RocksWriter::Delete(std::string_view key, std::string_view previous) {
+void RocksWriter::Attach(std::string_view key, int64_t from_lease, int64_t to_lease) {
+  if (from_lease == to_lease) return;
+  if (from_lease != 0) metas_.Set(EncodeLeasePrefix(from_lease).append(key), std::nullopt);
+  if (to_lease != 0) metas_.Set(EncodeLeasePrefix(to_lease).append(key), std::string_view());
+}
+
+absl::Status RocksWriter::Delete(std::string_view key, const Record& old,
+                                 std::string_view previous) {
+  Attach(key, old.lease, 0);
   Record tombstone;
   tombstone.mod = NextMod();
   return Append(key, tombstone, previous);
@@ -107,14 +121,18 @@ absl::StatusOr<int64_t> RocksWriter::DeleteRange(std::string_view key, std::stri
     if (!found.ok()) return found.status();
     if (!*found || !previous_.record.live) return 0;
     note(key, previous_.record);
-    if (absl::Status status = Delete(key, previous_.bytes); !status.ok()) return status;
+    if (absl::Status status = Delete(key, previous_.record, previous_.bytes); !status.ok()) {
+      return status;
+    }
     return 1;
   }
   int64_t deleted = 0;
   RecordCursor cursor(reader_, span, kNewest);
   while (cursor.Next()) {
     note(cursor.key(), cursor.record());
-    if (absl::Status status = Delete(cursor.key(), cursor.bytes()); !status.ok()) return status;
+    if (absl::Status status = Delete(cursor.key(), cursor.record(), cursor.bytes()); !status.ok()) {
+      return status;
+    }
     ++deleted;
   }
   if (!cursor.status().ok()) return cursor.status();
@@ -146,15 +164,38 @@ absl::Status RocksWriter::Compact(int64_t revision) {
   return absl::OkStatus();
 }
 
-void RocksWriter::PutMeta(std::string_view key, std::string_view value) { metas_.Set(key, value); }
+void RocksWriter::PutMeta(std::string_view key, std::string_view value) {
+  metas_.Set(UserMetaKey(key), value);
+}
 
-void RocksWriter::DeleteMeta(std::string_view key) { metas_.Set(key, std::nullopt); }
+void RocksWriter::DeleteMeta(std::string_view key) { metas_.Set(UserMetaKey(key), std::nullopt); }
 
 absl::StatusOr<std::optional<std::string>> RocksWriter::GetMeta(std::string_view key) const {
-  const auto it = metas_.entries().find(key);
+  const auto it = metas_.entries().find(UserMetaKey(key));
   if (it == metas_.entries().end()) return reader_.GetMeta(key);
   if (!it->second.has_value()) return std::optional<std::string>();
   return std::optional<std::string>(*it->second);
+}
+
+absl::Status RocksWriter::ScanMeta(std::string_view prefix, std::string_view from,
+                                   const MvccStore::MetaVisitor& visit) const {
+  return reader_.ScanMeta(UserMetaKey(prefix), UserMetaKey(from), &metas_,
+                          [&visit](std::string_view key, std::string_view value) {
+                            return visit(key.substr(1), value);  // kUserMetaPrefix
+                          });
+}
+
+absl::Status RocksWriter::ScanRecords(std::string_view from,
+                                      const std::function<bool(const KeyValueView&)>& visit) const {
+  return reader_.ScanRecords(from, visit);
+}
+
+absl::Status RocksWriter::ScanLeaseKeys(
+    int64_t lease, const std::function<bool(std::string_view key)>& visit) const {
+  return reader_.ScanMeta(EncodeLeasePrefix(lease), {}, &metas_,
+                          [&visit](std::string_view key, std::string_view /*value*/) {
+                            return visit(key.substr(kLeasePrefixBytes));
+                          });
 }
 
 absl::Status RocksWriter::FillBatch() {
@@ -163,9 +204,8 @@ absl::Status RocksWriter::FillBatch() {
     status = batch_.Put(database_.current(), rocksdb::Slice(it->first),
                         rocksdb::Slice(it->second->bytes));
   }
-  std::string key;
   for (auto it = metas_.entries().begin(); status.ok() && it != metas_.entries().end(); ++it) {
-    key.assign(1, kUserMetaPrefix).append(it->first);
+    const rocksdb::Slice key(it->first);
     status = it->second.has_value() ? batch_.Put(database_.meta(), key, rocksdb::Slice(*it->second))
                                     : batch_.Delete(database_.meta(), key);
   }

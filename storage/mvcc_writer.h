@@ -10,6 +10,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include <rocksdb/write_batch.h>
@@ -49,6 +50,13 @@ class RocksWriter : public MvccStore::Writer {
   void PutMeta(std::string_view key, std::string_view value) override;
   void DeleteMeta(std::string_view key) override;
   absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const override;
+  absl::Status ScanMeta(std::string_view prefix, std::string_view from,
+                        const MvccStore::MetaVisitor& visit) const override;
+  absl::Status ScanRecords(std::string_view from,
+                           const std::function<bool(const KeyValueView&)>& visit) const override;
+  absl::Status ScanLeaseKeys(int64_t lease,
+                             const std::function<bool(std::string_view key)>& visit) const override;
+  void SetEventSink(EventSink sink) override { sink_ = std::move(sink); }
   absl::Status Commit(Index index, Term term) override;
 
  private:
@@ -57,7 +65,9 @@ class RocksWriter : public MvccStore::Writer {
   // Enters one event of `key`: overlay and history. `previous`: its encoded record before, or
   // empty.
   absl::Status Append(std::string_view key, const Record& record, std::string_view previous);
-  absl::Status Delete(std::string_view key, std::string_view previous);
+  absl::Status Delete(std::string_view key, const Record& old, std::string_view previous);
+  // Moves `key` from one lease to another; 0: none.
+  void Attach(std::string_view key, int64_t from_lease, int64_t to_lease);
   absl::Status FillBatch();
   void Clear();
 
@@ -68,7 +78,8 @@ class RocksWriter : public MvccStore::Writer {
   uint32_t next_sub_ = 0;  // of the open revision; 0: nothing written in it
   RecordOverlay records_;
   RecentRecords recent_;
-  MetaOverlay metas_;
+  MetaOverlay metas_;  // by key of the meta family, prefix byte included
+  EventSink sink_;
   rocksdb::WriteBatch batch_;
   RecordReader reader_;
   FoundRecord previous_;  // scratch of Put

@@ -7,8 +7,12 @@
 #include <CLI/CLI.hpp>
 
 #include "base/strings.h"
+#include "client/ctl/backup_directory.h"
 #include "client/ctl/commands.h"
 #include "client/ctl/member_commands.h"
+#include "client/ctl/migrate.h"
+#include "client/ctl/snapshot_commands.h"
+#include "client/ctl/watch_command.h"
 
 namespace holdfast::ctl {
 namespace {
@@ -37,6 +41,12 @@ struct CommandLine {
   std::string member_name;
   std::vector<std::string> peer_urls;
   bool learner = false;
+  std::string path;
+  RestoreArgs restore;
+  BackupArgs backup;
+  std::string every;
+  MigrateArgs migrate;
+  WatchArgs watch;
 };
 
 Io Console() { return {std::cin, std::cout, std::cerr}; }
@@ -54,6 +64,11 @@ void FinishCommon(CommandLine& line) {
     throw CLI::ValidationError(std::string(base::Message(consistency.status())));
   }
   line.get.consistency = *consistency;
+  if (!line.every.empty() && (!absl::ParseDuration(line.every, &line.backup.every) ||
+                              line.backup.every <= absl::ZeroDuration())) {
+    throw CLI::ValidationError("--every",
+                               "'" + line.every + "' is not a duration above zero, such as 1m");
+  }
 }
 
 void AddCommonOptions(CLI::App& app, CommandLine& line) {
@@ -64,8 +79,9 @@ void AddCommonOptions(CLI::App& app, CommandLine& line) {
       ->allow_extra_args(false)
       ->envname("HOLDFAST_ENDPOINTS")
       ->capture_default_str();
-  app.add_option("-w,--write-out", line.output, "Output: simple or json")
-      ->check(CLI::IsMember({"simple", "json"}))
+  app.add_option("-w,--write-out", line.output,
+                 "Output: simple or json; for `snapshot status` also table")
+      ->check(CLI::IsMember({"simple", "json", "table"}))
       ->capture_default_str();
   app.add_option("--timeout", line.timeout, "For one request, such as 500ms or 5s")
       ->capture_default_str();
@@ -116,6 +132,22 @@ void AddWrites(CLI::App& app, CommandLine& line) {
       kFooter);
 }
 
+void AddWatch(CLI::App& app, CommandLine& line) {
+  CLI::App* watch = app.add_subcommand("watch", "Print changes as they happen, until interrupted");
+  watch->add_option("KEY", line.watch.key, "The key, or the first key of the range")->required();
+  CLI::Option* prefix =
+      watch->add_flag("--prefix", line.watch.prefix, "All keys that begin with KEY");
+  watch->add_option("--range-end", line.watch.range_end, "All keys from KEY to before this one")
+      ->excludes(prefix);
+  watch->add_option("--rev", line.watch.revision, "From this revision on; 0: from now on")
+      ->check(CLI::NonNegativeNumber);
+  watch->add_flag("--prev-kv", line.watch.prev_kv, "Also print what was there before");
+  watch->add_flag("--age", line.watch.age,
+                  "Each second, to standard error: up to which revision everything was shown, and "
+                  "how long ago a change could have happened that was not");
+  watch->footer(kFooter);
+}
+
 void AddId(CLI::App* command, CommandLine& line) {
   command->add_option("ID", line.member_id, "The member's id, as `member list` shows it")
       ->required();
@@ -160,6 +192,119 @@ void AddMemberCommands(CLI::App& app, CommandLine& line) {
   AddId(app.add_subcommand("move-leader", "Have the leader hand over to another voter"), line);
 }
 
+void AddSnapshotCommands(CLI::App& app, CommandLine& line) {
+  CLI::App* snapshot =
+      app.add_subcommand("snapshot", "Save, examine and restore a backup of everything");
+  snapshot->require_subcommand(1);
+  snapshot->footer(kFooter);
+  CLI::App* save = snapshot->add_subcommand(
+      "save", "Write all keys and leases of one revision to a file, whole or not at all");
+  save->add_option("FILE", line.path, "The file")->required();
+  save->footer(kFooter);
+  CLI::App* status = snapshot->add_subcommand("status", "Verify a backup, and say what it holds");
+  status->add_option("FILE", line.path, "The file")->required();
+  status->footer(kFooter);
+  CLI::App* restore = snapshot->add_subcommand(
+      "restore",
+      "Lay down a data directory with which a member of a new cluster starts; once per member");
+  RestoreArgs& args = line.restore;
+  restore->add_option("SOURCE", args.source, "A backup, or a directory of `backup`")->required();
+  restore->add_option("--data-dir", args.data_dir, "Of the member: new or empty")->required();
+  restore->add_option("--name", args.name, "Of the member")->capture_default_str();
+  restore
+      ->add_option("--initial-cluster", args.initial_cluster,
+                   "The members of the new cluster: NAME=URL[,NAME=URL...]")
+      ->capture_default_str();
+  restore
+      ->add_option("--initial-cluster-token", args.initial_cluster_token,
+                   "Another than that of the old cluster")
+      ->capture_default_str();
+  restore
+      ->add_option("--initial-advertise-peer-urls", args.initial_advertise_peer_urls,
+                   "Where the others reach this member")
+      ->capture_default_str();
+  restore->add_option("--revision", args.revision, "As of this revision; 0: the newest there is")
+      ->check(CLI::NonNegativeNumber);
+  restore
+      ->add_option("--bump-revision", args.bump_revision,
+                   "Go on so many revisions further, with everything before marked compacted, so "
+                   "that no client takes the new cluster for the old one; 0: go on where it was")
+      ->capture_default_str();
+  restore->add_flag("--mark-compacted", args.mark_compacted,
+                    "What --bump-revision does anyway; for etcdutl's users");
+  restore->footer(kFooter);
+}
+
+void AddBackupCommands(CLI::App& app, CommandLine& line) {
+  CLI::App* backup = app.add_subcommand(
+      "backup", "Add what is new to a directory of backups: increments behind a full one");
+  BackupArgs& args = line.backup;
+  backup->add_option("DIR", args.dir, "The directory; made if it is missing");
+  backup->add_flag("--full", args.full, "Begin with a full backup in any case");
+  backup->add_option("--every", line.every, "Go on for ever, each so often, such as 1m");
+  backup
+      ->add_option("--keep", args.keep,
+                   "So many generations, each a full backup with its increments; 0: all")
+      ->check(CLI::NonNegativeNumber);
+  backup
+      ->add_option("--increments", args.increments_max,
+                   "Begin a new generation after so many increments")
+      ->check(CLI::Range(1, 1'000'000))
+      ->capture_default_str();
+  backup->require_subcommand(0, 1);
+  backup->footer(kFooter);
+  for (const auto& [name, help] :
+       {std::pair("verify", "Read everything in a directory of backups, and say what is unsound"),
+        std::pair("list", "Show which revisions a directory of backups holds")}) {
+    CLI::App* command = backup->add_subcommand(name, help);
+    command->add_option("DIR", args.dir, "The directory")->required();
+    command->footer(kFooter);
+  }
+}
+
+void AddMigrate(CLI::App& app, CommandLine& line) {
+  CLI::App* migrate = app.add_subcommand(
+      "migrate", "Copy a live etcd (3.4 or later) or Holdfast into this store, and follow it");
+  MigrateArgs& args = line.migrate;
+  migrate->add_option("--from", args.from, "The source: host:port[,host:port...]")
+      ->delimiter(',')
+      ->allow_extra_args(false)
+      ->required();
+  migrate->add_option("--prefix", args.prefix, "Only keys that begin so");
+  migrate->add_flag("--until-caught-up", args.until_caught_up,
+                    "End once nothing is missing; otherwise follow until interrupted");
+  migrate->add_flag("--verify", args.verify, "At the end compare all keys, values and leases");
+  migrate->add_flag("--finish", args.finish,
+                    "At the end remove the marker: this migration cannot be gone on with");
+  migrate->add_flag("--force", args.force,
+                    "Begin anew, even if the target is not empty: keys of the same name are "
+                    "overwritten, others are left alone");
+  migrate->add_option("--max-txn-ops", args.max_txn_ops, "As the target has it")
+      ->check(CLI::Range(2, 100'000))
+      ->capture_default_str();
+  migrate->footer(kFooter);
+}
+
+ExitCode RunSnapshot(const CLI::App& snapshot, const CommandLine& line) {
+  const Common& common = line.common;
+  if (snapshot.got_subcommand("save")) return SnapshotSave(common, line.path, Console());
+  if (snapshot.got_subcommand("restore")) return SnapshotRestore(common, line.restore, Console());
+  const TableStyle style = line.output == "table" ? TableStyle::kTable : TableStyle::kSimple;
+  return SnapshotStatus(common, line.path, style, Console());
+}
+
+ExitCode RunBackup(const CLI::App& backup, const CommandLine& line) {
+  if (backup.got_subcommand("verify")) {
+    return BackupVerify(line.common, line.backup.dir, Console());
+  }
+  if (backup.got_subcommand("list")) return BackupList(line.common, line.backup.dir, Console());
+  if (line.backup.dir.empty()) {
+    std::cerr << "holdfastctl: backup needs a DIR, or verify or list\n";
+    return kUsage;
+  }
+  return Backup(line.common, line.backup, Console());
+}
+
 ExitCode RunMember(const CLI::App& member, const CommandLine& line) {
   const Common& common = line.common;
   const std::string& id = line.member_id;
@@ -184,10 +329,14 @@ ExitCode RunChosen(const CLI::App& app, CommandLine& line) {
   }
   if (app.got_subcommand("del")) return Delete(line.common, line.key, line.prefix, Console());
   if (app.got_subcommand("txn")) return RunTxn(line.common, Console());
+  if (app.got_subcommand("watch")) return Watch(line.common, line.watch, Console());
   if (app.got_subcommand("status")) return Status(line.common, Console());
   if (app.got_subcommand("move-leader")) {
     return MoveLeaderTo(line.common, line.member_id, Console());
   }
+  if (app.got_subcommand("snapshot")) return RunSnapshot(*app.get_subcommand("snapshot"), line);
+  if (app.got_subcommand("backup")) return RunBackup(*app.get_subcommand("backup"), line);
+  if (app.got_subcommand("migrate")) return Migrate(line.common, line.migrate, Console());
   return RunMember(*app.get_subcommand("member"), line);
 }
 
@@ -201,9 +350,13 @@ int Main(int argc, char** argv) {
   AddCommonOptions(app, line);
   AddGet(app, line);
   AddWrites(app, line);
+  AddWatch(app, line);
   app.add_subcommand("status", "Show what each endpoint says about itself, and the age of its data")
       ->footer(kFooter);
   AddMemberCommands(app, line);
+  AddSnapshotCommands(app, line);
+  AddBackupCommands(app, line);
+  AddMigrate(app, line);
   try {
     app.parse(argc, argv);
     FinishCommon(line);

@@ -2,6 +2,7 @@
 // store and a pipeline that say and do what the test wants.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <deque>
 #include <map>
@@ -25,6 +26,7 @@ class FakeNode : public raft::RaftNode {
  public:
   void Propose(std::string, absl::AnyInvocable<void(absl::Status) &&>) override {}
   void ReadIndex(absl::Duration, ReadDone done) override { std::move(done)(read_answer_); }
+  std::optional<raft::Claim> ClaimFor(Index) const override { return claim(); }
   std::optional<raft::Claim> claim() const override { return claim_; }
   void FreshClaim(absl::Duration, absl::Duration, absl::AnyInvocable<void() &&>) override {}
   void Receive(std::vector<raft::Message>) override {}
@@ -128,6 +130,7 @@ class FakeStore : public storage::MvccStore {
   absl::StatusOr<storage::AppliedState> Checkpoint(const std::string&) override {
     return storage::AppliedState{};
   }
+  absl::Status Defragment(std::atomic<bool>*) override { return Flush().status(); }
   uint64_t disk_bytes() const override { return 4096; }
   uint64_t in_use_bytes() const override { return 1000; }
 
@@ -158,6 +161,9 @@ class FakeMachine : public KvStateMachine {
     std::lock_guard lock(mutex_);
     return incarnation_;
   }
+
+  AlarmSet alarms() const override { return {}; }
+  void AddListener(ApplyListener*) override {}
 
   void set_member(uint64_t id, MemberAttributes attributes) {
     std::lock_guard lock(mutex_);

@@ -184,10 +184,10 @@ void RunSeed(uint64_t seed, int commands) {
     if (command.has_txn() && !CheckTxn(command.txn(), TxnLimits()).ok()) continue;
     transactions += command.has_txn() ? 1 : 0;
     const testing::Model::Outcome expected = model.Apply(command);
-    const auto got = ApplyCommand(command, /*want_answer=*/true, *writer);
+    const auto got = testing::ApplyAlone(command, /*want_answer=*/true, *writer);
     ASSERT_TRUE(got.ok()) << got.status();
     ASSERT_EQ(got->status, expected.status) << testing::Text(command);
-    const auto silent = ApplyCommand(command, /*want_answer=*/false, *silent_writer);
+    const auto silent = testing::ApplyAlone(command, /*want_answer=*/false, *silent_writer);
     ASSERT_TRUE(silent.ok()) << silent.status();
     ASSERT_EQ(silent->status, expected.status) << testing::Text(command);
     if (got->status.ok()) {

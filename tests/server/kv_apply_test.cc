@@ -21,7 +21,8 @@ class KvApply : public ::testing::Test {
  protected:
   // The answer in text format, or "CODE: text" of a refusal.
   std::string Apply(const std::string& command) {
-    const auto result = ApplyCommand(Parse<Command>(command), /*want_answer=*/true, *writer_);
+    const auto result =
+        testing::ApplyAlone(Parse<Command>(command), /*want_answer=*/true, *writer_);
     CHECK_MSG(result.ok(), result.status().ToString());
     CHECK_OK(writer_->Commit(store_->applied().index + 1, Term(1)));
     if (!result->status.ok()) return std::string(result->status.message());
@@ -217,7 +218,7 @@ TEST_F(KvApply, AnswersTooLargeAreRefusedBeforeAnyWrite) {
     Command put;
     put.mutable_put()->set_key(fmt::format("big{:02}", i));
     put.mutable_put()->set_value(big);
-    CHECK(ApplyCommand(put, false, *writer_).ok());
+    CHECK(testing::ApplyAlone(put, false, *writer_).ok());
   }
   CHECK_OK(writer_->Commit(Index(1), Term(1)));
   const int64_t before = revision();
@@ -247,12 +248,12 @@ TEST_F(KvApply, AnAnswerGrownByTheTransactionsOwnWritesIsCutAndSaysSo) {
   Command put;
   for (int i = 0; i < 200; ++i) {
     put.mutable_put()->set_key(fmt::format("a{:03}", i));
-    CHECK(ApplyCommand(put, false, *writer_).ok());
+    CHECK(testing::ApplyAlone(put, false, *writer_).ok());
   }
   put.mutable_put()->set_value(std::string(size_t{1} << 20, 'x'));
   for (int i = 0; i < 200; ++i) {
     put.mutable_put()->set_key(fmt::format("b{:03}", i));
-    CHECK(ApplyCommand(put, false, *writer_).ok());
+    CHECK(testing::ApplyAlone(put, false, *writer_).ok());
   }
   CHECK_OK(writer_->Commit(Index(1), Term(1)));
   EXPECT_EQ(Apply("txn { success { request_delete_range { key: 'a' range_end: 'b' } } "
@@ -272,8 +273,9 @@ TEST_F(KvApply, ClusterRecords) {
 
 // A newer version's command must not be skipped in silence: the members would differ.
 TEST_F(KvApply, AnUnknownCommandIsFatal) {
-  EXPECT_EQ(ApplyCommand(Parse<Command>("origin: 1 sequence: 2"), true, *writer_).status().code(),
-            absl::StatusCode::kDataLoss);
+  EXPECT_EQ(
+      testing::ApplyAlone(Parse<Command>("origin: 1 sequence: 2"), true, *writer_).status().code(),
+      absl::StatusCode::kDataLoss);
 }
 
 TEST_F(KvApply, AReadOnlyTransactionOnAView) {
@@ -285,7 +287,7 @@ TEST_F(KvApply, AReadOnlyTransactionOnAView) {
     response.Clear();
     const auto request = Parse<etcdserverpb::TxnRequest>(text);
     CHECK(IsReadOnly(request));
-    return EvaluateReadOnly(request, *view, max_bytes, &response);
+    return EvaluateReadOnly(request, *view, max_bytes, /*take=*/nullptr, &response);
   };
   ASSERT_TRUE(evaluate("compare { key: 'a' target: VERSION version: 2 } "
                        "success { request_range { key: 'a' revision: 2 } } "

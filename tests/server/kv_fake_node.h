@@ -138,6 +138,7 @@ class FakeNode : public raft::RaftNode {
     }
     std::move(done)(std::move(answer));
   }
+  std::optional<raft::Claim> ClaimFor(Index) const override { return claim(); }
   std::optional<raft::Claim> claim() const override {
     absl::MutexLock lock(&mutex_);
     return claim_;

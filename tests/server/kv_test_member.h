@@ -35,7 +35,9 @@ struct TestMember {
     options.cluster_id = kCluster;
     options.member_id = kMember;
     options.clock = &clock_;
-    service_ = KvService::Create(options, node_.get(), pipeline_.get(), machine_.get());
+    admission_ = std::make_unique<Admission>(node_.get());
+    service_ =
+        KvService::Create(options, node_.get(), pipeline_.get(), machine_.get(), admission_.get());
     grpc::ServerBuilder builder;
     builder.RegisterService(service_->service());
     server_ = builder.BuildAndStart();
@@ -52,6 +54,7 @@ struct TestMember {
   std::unique_ptr<RequestPipeline> pipeline_;
   std::unique_ptr<KvStateMachine> machine_;
   std::unique_ptr<FakeNode> node_;
+  std::unique_ptr<Admission> admission_;
   std::unique_ptr<KvService> service_;
   std::unique_ptr<grpc::Server> server_;
   std::unique_ptr<etcdserverpb::KV::Stub> stub_;

@@ -12,6 +12,7 @@
 
 #include "base/check.h"
 #include "base/rng.h"
+#include "server/apply_command.h"
 #include "storage/mvcc_store.h"
 
 namespace holdfast::server::testing {
@@ -49,6 +50,21 @@ inline std::string Text(const google::protobuf::Message& message) {
   CHECK(printer.PrintToString(message, &text));
   if (!text.empty() && text.back() == ' ') text.pop_back();
   return text;
+}
+
+// One command as an entry of term 1 behind everything applied, with no alarm in force; `effects`,
+// if not null, is added to.
+inline absl::StatusOr<ApplyResult> ApplyAlone(const command::v1::Command& command, bool want_answer,
+                                              storage::MvccStore::Writer& writer,
+                                              ApplyEffects* effects = nullptr) {
+  AlarmSet alarms;
+  ApplyEffects ignored;
+  return ApplyCommand(command, want_answer,
+                      {.index = Index(1),
+                       .term = Term(1),
+                       .alarms = &alarms,
+                       .effects = effects ? effects : &ignored},
+                      writer);
 }
 
 inline std::unique_ptr<storage::MvccStore> OpenStore(const std::string& dir) {

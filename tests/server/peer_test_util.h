@@ -77,6 +77,7 @@ class FakeNode : public raft::RaftNode {
   // --- what it never calls ---
   void Propose(std::string, absl::AnyInvocable<void(absl::Status) &&>) override {}
   void ReadIndex(absl::Duration, ReadDone) override {}
+  std::optional<raft::Claim> ClaimFor(Index) const override { return claim(); }
   std::optional<raft::Claim> claim() const override { return std::nullopt; }
   void ChangeMembers(raft::MemberChange, absl::Duration, ChangeDone) override {}
   void TransferLeadership(NodeId, absl::Duration, TransferDone) override {}

@@ -244,6 +244,43 @@ TEST(MvccDurability, ANewerFormatIsRefused) {
   EXPECT_THAT(std::string(base::Message(refused.status())), HasSubstr("newer format"));
 }
 
+TEST(MvccDurability, AnOlderFormatIsOpenedAndRaised) {
+  ScratchDir dir;
+  const auto with_database = [&dir](const auto& use) {
+    AppliedState applied;
+    auto database = mvcc::Database::Open(StoreOptions(dir.store()), &applied);
+    ASSERT_TRUE(database.ok());
+    use(**database);
+  };
+  {
+    const auto store = MustOpen(dir.store());
+    const auto writer = store->NewWriter();
+    MustPut(*writer, "k", "v");
+    MustCommit(*writer, 1);
+    ASSERT_TRUE(store->Flush().ok());
+  }
+  with_database([](mvcc::Database& database) {
+    std::string version;
+    base::AppendBigEndian32(version, 1);
+    rocksdb::WriteBatch batch;
+    batch.Put(database.meta(), rocksdb::Slice(mvcc::kFormatKey), version);
+    ASSERT_TRUE(database.Write(&batch).ok());
+    ASSERT_TRUE(database.Flush().ok());
+  });
+  {
+    const auto store = MustOpen(dir.store());
+    EXPECT_EQ(Brief(MustRange(*store->NewView(), Everything())), std::vector<std::string>{"k=v@2"});
+  }
+  with_database([](mvcc::Database& database) {
+    std::string version;
+    ASSERT_TRUE(database.db()
+                    ->Get(rocksdb::ReadOptions(), database.meta(), rocksdb::Slice(mvcc::kFormatKey),
+                          &version)
+                    .ok());
+    EXPECT_EQ(base::ReadBigEndian32(version), mvcc::kFormatVersion);
+  });
+}
+
 TEST(MvccDurability, AColumnFamilyOfANewerFormatIsRefused) {
   ScratchDir dir;
   {

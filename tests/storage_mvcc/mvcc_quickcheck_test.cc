@@ -4,6 +4,7 @@
 #include <memory>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include <fmt/format.h>
 #include <gtest/gtest.h>
@@ -23,6 +24,73 @@ struct OldView {
   MvccTwin::Sight sight;
   std::map<std::string, std::string> meta;
 };
+
+// Everything from a random key on, the keys of every lease, and history from a random revision on.
+void CompareScans(const OldView& old, const MvccTwin& twin, TwinWorkload& workload) {
+  const std::map<std::string, KeyValue> records = twin.Records(old.sight);
+  const std::string from = workload.RandomKey();
+  auto expected = records.lower_bound(from);
+  ASSERT_TRUE(old.view
+                  ->ScanRecords(from,
+                                [&](const KeyValueView& kv) {
+                                  EXPECT_TRUE(expected != records.end());
+                                  if (expected == records.end()) return false;
+                                  EXPECT_EQ(kv.key, expected->first);
+                                  EXPECT_EQ(kv.value, expected->second.value);
+                                  EXPECT_EQ(kv.mod_revision, expected->second.mod_revision);
+                                  ++expected;
+                                  return true;
+                                })
+                  .ok());
+  EXPECT_TRUE(expected == records.end());
+
+  for (int64_t lease = 1; lease < 3; ++lease) {
+    std::vector<std::string> attached, found;
+    for (const auto& [key, kv] : records) {
+      if (kv.lease == lease) attached.push_back(key);
+    }
+    ASSERT_TRUE(old.view
+                    ->ScanLeaseKeys(lease,
+                                    [&](std::string_view key) {
+                                      found.emplace_back(key);
+                                      return true;
+                                    })
+                    .ok());
+    EXPECT_EQ(found, attached);
+  }
+
+  const int64_t first = old.sight.newest - static_cast<int64_t>(workload.rng().Below(40));
+  std::vector<std::string> events, history;
+  const absl::Status scanned = old.view->ScanHistory(first, [&](const EventView& event) {
+    events.push_back(EventText(event));
+    return true;
+  });
+  if (first <= old.sight.compact) {
+    EXPECT_TRUE(absl::IsOutOfRange(scanned));
+    return;
+  }
+  ASSERT_TRUE(scanned.ok());
+  for (const auto& [revision, text] : twin.history()) {
+    if (revision >= first && revision <= old.sight.newest) history.push_back(text);
+  }
+  EXPECT_EQ(events, history);
+}
+
+// A range read in pages is the same range.
+void ComparePages(const OldView& old, TwinWorkload& workload) {
+  RangeOptions options = Everything();
+  const RangeResult whole = MustRange(*old.view, options);
+  options.page_bytes = 1 + workload.rng().Below(300);
+  std::vector<KeyValue> kvs;
+  for (;;) {
+    const RangeResult page = MustRange(*old.view, options);
+    kvs.insert(kvs.end(), page.kvs.begin(), page.kvs.end());
+    if (!page.more) break;
+    ASSERT_FALSE(page.kvs.empty());
+    options.key = page.kvs.back().key + '\0';
+  }
+  EXPECT_EQ(kvs, whole.kvs);
+}
 
 void CompareView(const OldView& old, const MvccTwin& twin, TwinWorkload& workload) {
   EXPECT_EQ(old.view->applied().revision, old.sight.newest);
@@ -49,6 +117,8 @@ void CompareView(const OldView& old, const MvccTwin& twin, TwinWorkload& workloa
                              })
                   .ok());
   EXPECT_EQ(meta, old.meta);
+  CompareScans(old, twin, workload);
+  ComparePages(old, workload);
 }
 
 // One store's life: entries in commits of random size, views kept while later entries pile up,
@@ -62,6 +132,9 @@ void LiveOnce(uint64_t seed) {
   auto store = MustOpen(dir.store(), kTinyWriteBuffer);
   auto writer = store->NewWriter();
   std::deque<OldView> views;
+  std::vector<std::string> heard;
+  const auto listen = [&heard](const EventView& event) { heard.push_back(EventText(event)); };
+  writer->SetEventSink(listen);
   for (int step = 1; step <= kStepsPerRun && !testing::Test::HasFailure(); ++step) {
     workload.Step(twin, writer.get());
     if (!rng.OneIn(4)) continue;
@@ -86,8 +159,12 @@ void LiveOnce(uint64_t seed) {
       EXPECT_EQ(store->applied().revision, twin.Now().newest);
       EXPECT_EQ(store->applied().compact_revision, twin.Now().compact);
       writer = store->NewWriter();
+      writer->SetEventSink(listen);
     }
   }
+  std::vector<std::string> told;
+  for (const auto& [revision, text] : twin.history()) told.push_back(text);
+  EXPECT_EQ(heard, told);
 }
 
 TEST(MvccQuickCheck, TheStoreAnswersAsItsTwin) {

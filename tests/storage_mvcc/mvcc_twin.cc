@@ -49,6 +49,38 @@ bool LessBy(SortTarget target, const KeyValue& a, const KeyValue& b) {
 
 }  // namespace
 
+std::string EventText(const EventView& event) {
+  const auto text = [](const KeyValueView& kv) {
+    return fmt::format("{}={} c{} m{} v{} l{}", base::Printable(kv.key), base::Printable(kv.value),
+                       kv.create_revision, kv.mod_revision, kv.version, kv.lease);
+  };
+  return fmt::format("{}.{} {} {} before: {}", event.revision, event.sub,
+                     event.is_delete ? "DELETE" : "PUT", text(event.kv),
+                     event.previous.has_value() ? text(*event.previous) : "nothing");
+}
+
+void MvccTwin::Record(const std::string& key, const std::optional<KeyValue>& kv,
+                      const std::optional<KeyValue>& previous) {
+  const auto view = [](const KeyValue& of) {
+    return KeyValueView{of.key,          of.value,   of.create_revision,
+                        of.mod_revision, of.version, of.lease};
+  };
+  EventView event{.revision = revision_ + 1, .sub = sub_++, .is_delete = !kv.has_value()};
+  event.kv.key = key;
+  event.kv.mod_revision = event.revision;
+  if (kv.has_value()) event.kv = view(*kv);
+  if (previous.has_value()) event.previous = view(*previous);
+  history_.emplace_back(event.revision, EventText(event));
+}
+
+std::map<std::string, KeyValue> MvccTwin::Records(const Sight& sight) const {
+  std::map<std::string, KeyValue> records;
+  for (const auto& [key, events] : events_) {
+    if (std::optional<KeyValue> kv = At(key, sight.newest)) records[key] = *std::move(kv);
+  }
+  return records;
+}
+
 bool MvccTwin::End() {
   if (wrote_) ++revision_;
   return std::exchange(wrote_, false);
@@ -75,6 +107,7 @@ std::optional<KeyValue> MvccTwin::Put(const std::string& key, const std::string&
   kv.create_revision = old ? old->create_revision : kv.mod_revision;
   kv.version = old ? old->version + 1 : 1;
   events_[key].push_back({kv.mod_revision, kv});
+  Record(key, kv, old);
   wrote_ = true;
   return old;
 }
@@ -85,6 +118,7 @@ std::vector<KeyValue> MvccTwin::Delete(const std::string& key, const std::string
     if (!InRange(name, key, range_end) || !events.back().kv) continue;
     deleted.push_back(*events.back().kv);
     events.push_back({revision_ + 1, std::nullopt});
+    Record(name, std::nullopt, deleted.back());
     wrote_ = true;
   }
   return deleted;

@@ -7,6 +7,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -26,7 +27,10 @@ class MvccTwin {
   Sight Now() const { return {revision_, compact_}; }
   Sight InOpenRevision() const { return {wrote_ ? revision_ + 1 : revision_, compact_}; }
 
-  void Begin() { wrote_ = false; }
+  void Begin() {
+    wrote_ = false;
+    sub_ = 0;
+  }
   bool End();
   std::optional<KeyValue> Put(const std::string& key, const std::string& value, int64_t lease);
   std::vector<KeyValue> Delete(const std::string& key, const std::string& range_end);
@@ -36,7 +40,15 @@ class MvccTwin {
   absl::Status Range(const Sight& sight, const RangeOptions& options, RangeResult* result) const;
   const std::map<std::string, std::string>& meta() const { return meta_; }
 
+  // Live records that a view sees, by key.
+  std::map<std::string, KeyValue> Records(const Sight& sight) const;
+  // Every event there ever was, in order, as EventText writes it; with its revision.
+  const std::vector<std::pair<int64_t, std::string>>& history() const { return history_; }
+
  private:
+  void Record(const std::string& key, const std::optional<KeyValue>& kv,
+              const std::optional<KeyValue>& previous);
+
   struct Event {
     int64_t revision = 0;
     std::optional<KeyValue> kv;  // nullopt: deleted
@@ -46,6 +58,8 @@ class MvccTwin {
 
   std::map<std::string, std::vector<Event>> events_;
   std::map<std::string, std::string> meta_;
+  std::vector<std::pair<int64_t, std::string>> history_;
+  uint32_t sub_ = 0;
   int64_t revision_ = 1;
   int64_t compact_ = 0;
   bool wrote_ = false;
@@ -71,6 +85,8 @@ class TwinWorkload {
 
   base::Rng rng_;
 };
+
+std::string EventText(const EventView& event);
 
 void ExpectSameRange(const absl::Status& status, const RangeResult& result, const MvccTwin& twin,
                      const MvccTwin::Sight& sight, const RangeOptions& options);
