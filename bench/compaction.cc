@@ -197,9 +197,9 @@ class Bench {
 absl::StatusOr<BenchReport> CompactionBench(const Options& options,
                                             const std::atomic<bool>& cancelled) {
   const std::string load =
-      fmt::format("{} versions of {} keys of {} B, twice; {} puts/s, at most {} in flight",
-                  options.compaction.revisions, options.key_space, options.value_size, options.rate,
-                  options.clients);
+      fmt::format("{} versions of {} keys of {} B, twice; puts: {}, at most {} in flight",
+                  options.compaction.revisions, options.key_space, options.value_size,
+                  LoopName(options), options.clients);
   return SideBySide(options, load,
                     [&](Side side, uint32_t) { return Bench(options, side, cancelled).Run(); });
 }

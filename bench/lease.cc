@@ -352,9 +352,9 @@ absl::StatusOr<BenchReport> LeaseBench(const Options& options, const std::atomic
   if (options.local_etcd > 0 && options.lease.etcd_leases < options.lease.leases) {
     load += fmt::format(" ({} on etcd)", options.lease.etcd_leases);
   }
-  load +=
-      fmt::format(", {:.0f} % with a key; {} calls in flight; {} puts/s while {} expire",
-                  options.lease.attach * 100, options.clients, options.rate, options.lease.expire);
+  load += fmt::format(", {:.0f} % with a key; {} calls in flight; puts: {}; {} leases expire",
+                      options.lease.attach * 100, options.clients, LoopName(options),
+                      options.lease.expire);
   return SideBySide(options, load,
                     [&](Side side, uint32_t) { return Bench(options, side, cancelled).Run(); });
 }

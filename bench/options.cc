@@ -276,9 +276,14 @@ void AddScale(CLI::App& app, Options& o) {
   AddDuration(command, "--time-limit", &o.scale.time_limit, "of everything (default 2h)");
 }
 
+void AddClosed(CLI::App* app, Options& o) {
+  app->add_flag("--closed", o.closed, "puts in a closed loop instead of --rate (default 1000)");
+}
+
 void AddCompaction(CLI::App& app, Options& o) {
   CLI::App* command =
       AddSuite(app, o, "compaction", "How puts fare while much history is compacted away");
+  AddClosed(command, o);
   command->add_option("--revisions", o.compaction.revisions, "versions of keys to be dropped")
       ->capture_default_str();
   command->add_option("--key-space", o.key_space, "keys (default: a tenth of the revisions)");
@@ -286,6 +291,7 @@ void AddCompaction(CLI::App& app, Options& o) {
 
 void AddLease(CLI::App& app, Options& o) {
   CLI::App* command = AddSuite(app, o, "lease", "Grants, keep-alives, expiry and revocation");
+  AddClosed(command, o);
   command->add_option("--leases", o.lease.leases, "granted")->capture_default_str();
   command->add_option("--etcd-leases", o.lease.etcd_leases, "at most, by etcd")
       ->capture_default_str();
@@ -316,7 +322,7 @@ void FillSuiteDefaults(Options& o) {
     o.key_space = o.lease.leases + o.lease.expire + kDefaultKeySpace;
   }
   const bool open_loop = o.command != Command::kScale;
-  if (open_loop && o.rate == 0) o.rate = kSuiteRate;
+  if (open_loop && !o.closed && o.rate == 0) o.rate = kSuiteRate;
 }
 
 bool IsDrill(Command command) {
@@ -504,6 +510,9 @@ absl::Status ValidateSuite(const Options& o) {
   if (!IsSuite(o.command)) return absl::OkStatus();
   // What they wait for is an event, or the span of time that the puts are compared over.
   if (o.total > 0) return absl::InvalidArgumentError("--total is not for this command");
+  if (o.closed && o.rate > 0) {
+    return absl::InvalidArgumentError("--closed and --rate exclude each other");
+  }
   const absl::Duration puts = o.warmup + o.duration;
   if (o.rate * absl::ToDoubleSeconds(puts) > double(kMaxNotedPuts / 2)) {
     return OutOfRange("--rate", fmt::format("at most {} puts in --duration", kMaxNotedPuts / 2));

@@ -112,7 +112,8 @@ struct Options {
   absl::Duration duration;  // put, get, mixed: 10 s unless total is given
   absl::Duration warmup = absl::Seconds(1);
   absl::Duration timeout = absl::Seconds(10);
-  double rate = 0;  // 0: closed loop
+  double rate = 0;      // 0: closed loop
+  bool closed = false;  // compaction, lease: a closed loop, where no --rate is not yet one
   bool poisson = false;
 
   size_t key_size = 24;

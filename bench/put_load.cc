@@ -91,6 +91,10 @@ PutLoadOptions PutLoadOptionsOf(const Options& options, const std::vector<std::s
   return load;
 }
 
+std::string LoopName(const Options& options) {
+  return options.rate > 0 ? fmt::format("{} a second", options.rate) : "a closed loop";
+}
+
 PutLoad::PutLoad(const PutLoadOptions& options) : options_(options) {}
 
 absl::StatusOr<std::unique_ptr<PutLoad>> PutLoad::Start(const DataShape& shape,

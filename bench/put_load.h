@@ -41,6 +41,9 @@ struct PutLoadOptions {
 // What the command line says of it; the caller adds the key.
 PutLoadOptions PutLoadOptionsOf(const Options& options, const std::vector<std::string>& endpoints);
 
+// "1000 a second" or "a closed loop".
+std::string LoopName(const Options& options);
+
 // Threads: one (Stop() and the destructor included).
 class PutLoad {
  public:

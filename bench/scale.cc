@@ -40,36 +40,44 @@ constexpr absl::Duration kTryPause = absl::Milliseconds(2);
 
 double Seconds(int64_t from_ns) { return double(MonotonicNs() - from_ns) * 1e-9; }
 
-// From now until the member answers a read of one key.
-absl::StatusOr<double> TimeToServe(LocalCluster& cluster, int member, const std::string& key,
-                                   bool serializable, int64_t begin_ns,
-                                   const std::atomic<bool>& cancelled) {
+// Over a connection of its own: one that outlives a try would go on with the client's backoff.
+grpc::Status ReadOnce(const std::string& endpoint, const etcdserverpb::RangeRequest& request,
+                      bool* found) {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   args.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
-  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 5);
-  args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 5);
-  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 10);
-  auto stub = etcdserverpb::KV::NewStub(grpc::CreateCustomChannel(
-      cluster.endpoint(member), grpc::InsecureChannelCredentials(), args));
+  auto stub = etcdserverpb::KV::NewStub(
+      grpc::CreateCustomChannel(endpoint, grpc::InsecureChannelCredentials(), args));
+  grpc::ClientContext context;
+  context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(kTryTimeout));
+  etcdserverpb::RangeResponse reply;
+  const grpc::Status status = stub->Range(&context, request, &reply);
+  *found = status.ok() && reply.kvs_size() == 1;
+  return status;
+}
+
+// From `begin_ns` until the member answers a read of that one key.
+absl::StatusOr<double> TimeToServe(LocalCluster& cluster, int member, const std::string& key,
+                                   bool serializable, int64_t begin_ns,
+                                   const std::atomic<bool>& cancelled) {
   etcdserverpb::RangeRequest request;
   request.set_key(key);
   request.set_serializable(serializable);
+  grpc::Status status;
   while (Seconds(begin_ns) < absl::ToDoubleSeconds(kServeLimit)) {
     if (cancelled) return absl::CancelledError("interrupted");
     if (!cluster.Running(member)) {
-      return absl::UnavailableError("the member has ended; its log ends:\n" +
-                                    cluster.LogTail(member));
+      return absl::UnavailableError(
+          base::ToAbsl("the member has ended; its log ends:\n" + cluster.LogTail(member)));
     }
-    grpc::ClientContext context;
-    context.set_deadline(std::chrono::system_clock::now() + absl::ToChronoNanoseconds(kTryTimeout));
-    etcdserverpb::RangeResponse reply;
-    if (stub->Range(&context, request, &reply).ok() && reply.kvs_size() == 1) {
-      return Seconds(begin_ns);
-    }
+    bool found = false;
+    status = ReadOnce(cluster.endpoint(member), request, &found);
+    if (found) return Seconds(begin_ns);
     absl::SleepFor(kTryPause);
   }
-  return absl::DeadlineExceededError("the member did not serve within ten minutes");
+  return absl::DeadlineExceededError(base::ToAbsl(fmt::format(
+      "the member did not serve within {}; last answer: {} {}", absl::FormatDuration(kServeLimit),
+      CodeName(status.error_code()), status.error_message())));
 }
 
 // One size of one side.

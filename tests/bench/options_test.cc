@@ -81,6 +81,21 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"failover --try-timeout 0s", "--try-timeout"},
         BadLine{"failover --bytes 1G", "--bytes"}, BadLine{"catchup --bytes much", "--bytes"},
         BadLine{"catchup --rounds 3", "--rounds"}, BadLine{"members --endpoints a:1", "a:1"},
+        BadLine{"watch --local 3 --endpoints a:1", "--endpoints"},
+        BadLine{"watch --watchers 10 --streams 3", "multiple of --streams"},
+        BadLine{"watch --watchers 10 --streams 5 --fan-out 3", "multiple of --fan-out"},
+        BadLine{"watch --watchers 0", "--watchers"}, BadLine{"watch --watch some", "prefix"},
+        BadLine{"watch --value-size 8", "--value-size"}, BadLine{"watch --total 5", "--total"},
+        BadLine{"watch --rate 1000000 --duration 1h", "--rate"},
+        BadLine{"scale --keys 0", "--keys"}, BadLine{"scale --keys 5,x", "--keys"},
+        BadLine{"scale --rate 5", "--rate"}, BadLine{"scale --endpoints a:1", "--endpoints"},
+        BadLine{"scale --time-limit soon", "--time-limit"},
+        BadLine{"compaction --revisions 0", "--revisions"},
+        BadLine{"compaction --key-space 5 --txn-ops 10", "--key-space"},
+        BadLine{"compaction --closed --rate 5", "--closed"},
+        BadLine{"lease --leases 0", "--leases"}, BadLine{"lease --attach 2", "--attach"},
+        BadLine{"lease --expire-ttl 10ms", "--expire-ttl"},
+        BadLine{"lease --leases 10 --revoke 11", "--revoke"},
         BadLine{"compare --workloads put,fly", "fly"}, BadLine{"compare --endpoints a:1", "a:1"}));
 
 TEST(CommandLineTest, HelpIsNoError) {
@@ -162,6 +177,38 @@ TEST(CommandLineTest, DrillsHaveDefaultsOfTheirOwn) {
   EXPECT_EQ(Parse("catchup").options.bytes, uint64_t{2} << 30);
 
   EXPECT_EQ(Parse("members").options.command, Command::kMembers);
+}
+
+TEST(CommandLineTest, SuitesHaveDefaultsOfTheirOwn) {
+  const ParseResult watch = Parse("watch --watchers 200 --streams 10 --fan-out 4 --local-etcd 3");
+  ASSERT_TRUE(watch.run) << watch.text;
+  EXPECT_EQ(watch.options.command, Command::kWatch);
+  EXPECT_EQ(watch.options.local, 0);
+  EXPECT_EQ(watch.options.local_etcd, 3);
+  EXPECT_EQ(watch.options.watch.fan_out, 4u);
+  EXPECT_EQ(watch.options.rate, 1000);
+  EXPECT_FALSE(watch.options.watch.whole_prefix);
+  EXPECT_TRUE(Parse("watch --endpoints a:1 --watch prefix").options.watch.whole_prefix);
+
+  const ParseResult scale = Parse("scale --keys 1000,2000 --time-limit 5m --duration 3s");
+  ASSERT_TRUE(scale.run) << scale.text;
+  EXPECT_EQ(scale.options.local, 3);
+  EXPECT_THAT(scale.options.scale.keys, ElementsAre(1000, 2000));
+  EXPECT_EQ(scale.options.scale.time_limit, absl::Minutes(5));
+  EXPECT_EQ(scale.options.rate, 0);
+  EXPECT_THAT(Parse("scale").options.scale.keys, ElementsAre(100'000, 1'000'000, 10'000'000));
+
+  const ParseResult compaction = Parse("compaction --revisions 5000 --local 3 --local-etcd 3");
+  ASSERT_TRUE(compaction.run) << compaction.text;
+  EXPECT_EQ(compaction.options.key_space, 500u);
+  EXPECT_EQ(Parse("compaction --closed").options.rate, 0);
+
+  const ParseResult lease = Parse("lease --expire 70 --expire-ttl 3s --rate 10");
+  ASSERT_TRUE(lease.run) << lease.text;
+  EXPECT_EQ(lease.options.lease.leases, 1'000'000u);
+  EXPECT_EQ(lease.options.lease.etcd_leases, 100'000u);
+  EXPECT_EQ(lease.options.lease.expire, 70u);
+  EXPECT_EQ(lease.options.rate, 10);
 }
 
 TEST(ParseEndpointsTest, TakesUrlsAndIpv6) {
