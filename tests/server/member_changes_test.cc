@@ -12,6 +12,7 @@
 #include "config_fakes.h"
 #include "etcd/rpc.grpc.pb.h"
 #include "holdfast/members.grpc.pb.h"
+#include "server/admission.h"
 #include "server/cluster_service.h"
 #include "server/config.h"
 #include "server/maintenance_service.h"
@@ -60,7 +61,7 @@ struct Member {
         peers(View(), &changer),
         cluster(View(), &changer),
         members(View(), &changer),
-        maintenance(View(), [](const absl::Status&) {}) {
+        maintenance(View(), &admission, MaintenanceService::Options()) {
     grpc::ServerBuilder builder;
     builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port);
     for (grpc::Service* service :
@@ -90,6 +91,7 @@ struct Member {
   FakeNode node;
   FakeMachine machine;
   FakePipeline pipeline{&machine};
+  Admission admission{&node};
   MemberChanger changer;
   PeerMemberService peers;
   ClusterService cluster;
