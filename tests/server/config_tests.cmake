@@ -4,7 +4,7 @@ holdfast_test(server_config_test server
   LIBS holdfast_server_maint holdfast_server_member)
 holdfast_test(server_member_test server
   SOURCES member_changes_test.cc member_join_test.cc
-  LIBS holdfast_server_member)
+  LIBS holdfast_server_maint holdfast_server_member)
 holdfast_test(server_backup_test server SOURCES backup_test.cc
   LIBS holdfast_server_member holdfast_raft_log OpenSSL::Crypto nlohmann_json::nlohmann_json)
 holdfast_test(server_member_process_test process
