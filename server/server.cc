@@ -445,7 +445,8 @@ MemberView ServerImpl::View() const {
           .self = identity_.self,
           .node = node_.get(),
           .machine = machine_.get(),
-          .pipeline = pipeline_.get()};
+          .pipeline = pipeline_.get(),
+          .admission = admission_.get()};
 }
 
 absl::Status ServerImpl::OpenPeerPort() {
