@@ -579,8 +579,11 @@ void ServerImpl::Publish() {
 // Calls under way get kStopGrace to finish; then the pipeline answers those that wait for a leader
 // or a quorum, so that the server has none left.
 void ServerImpl::CloseClientPort() {
-  // While the other services still answer: it tidies up by calling them.
-  if (waiting_calls_ != nullptr) waiting_calls_->StopAll();
+  // While the other services still answer: what waits tidies up by calling them.
+  if (waiting_calls_ != nullptr) {
+    waiting_calls_->StopAll();
+    waiting_calls_->Drain(kStopGrace);
+  }
   if (kv_service_ != nullptr) kv_service_->Stop();
   if (lease_service_ != nullptr) lease_service_->Stop();
   if (lessor_ != nullptr) lessor_->Stop();
