@@ -93,7 +93,8 @@ class Parser {
     added.area = area_;
     added.file = file_;
     added.line = line_;
-    if (!names_.insert(added.name).second) return Bad("there is a case of that name: " + added.name);
+    if (!names_.insert(added.name).second)
+      return Bad("there is a case of that name: " + added.name);
     groups_[group_].cases.push_back(std::move(added));
     return absl::OkStatus();
   }
@@ -121,7 +122,8 @@ class Parser {
       rest += ' ';  // nothing may stand behind the arrow
       const size_t arrow = rest.find(" => ");
       if (arrow == std::string::npos) return Bad("mask REGEX => TEXT");
-      step.masks.push_back({rest.substr(0, arrow), Trimmed(std::string_view(rest).substr(arrow + 4))});
+      step.masks.push_back(
+          {rest.substr(0, arrow), Trimmed(std::string_view(rest).substr(arrow + 4))});
     } else if (Word(line, "sorted", &rest)) {
       step.sorted = true;
     } else if (Word(line, "why", &rest)) {
@@ -149,8 +151,9 @@ absl::Status Check(const std::vector<Group>& groups) {
     for (const Case& one : group.cases) {
       for (const Step& step : one.steps) {
         if (step.ours.empty() != step.why.empty() || (step.ours_only && step.why.empty())) {
-          return absl::InvalidArgumentError(fmt::format(
-              "{}:{}: what Holdfast must say (= or ~) and `why` come together", one.file, step.line));
+          return absl::InvalidArgumentError(
+              fmt::format("{}:{}: what Holdfast must say (= or ~) and `why` come together",
+                          one.file, step.line));
         }
       }
     }

@@ -11,8 +11,10 @@
 //       sorted                                   the lines of its output have no order
 //       = line of what Holdfast must say         an intended difference; all such lines, in order
 //       ~ REGEX that it must match as a whole    the same, where the exact text is not ours to fix
-//       why ROW                                  the row of docs/etcd-compatibility.md that says why
-//     ! STEP                                     sent to Holdfast alone: etcd 3.4 would crash or lose
+//       why ROW                                  the row of docs/etcd-compatibility.md that says
+//       why
+//     ! STEP                                     sent to Holdfast alone: etcd 3.4 would crash or
+//     lose
 //                                                its data; needs `=` or `~`, and `why`
 //
 // Threads: plain values.

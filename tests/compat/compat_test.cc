@@ -125,13 +125,15 @@ TEST(CompatMasks, HideIdsTermsAndWhereTheStoreStandsAndNothingElse) {
   EXPECT_EQ(masks.Text("Member  abcdef123456789 removed"), "Member <leader> removed");
   EXPECT_EQ(masks.Json(R"({"version":"12","revision":"11","member_id":"773738363261585289"})"),
             R"({"member_id":"<leader>","revision":"R+1","version":"12"})");
-  EXPECT_EQ(masks.Text("\"Revision\" : 10\n\"Version\" : 10"), "\"Revision\" : R\n\"Version\" : 10");
+  EXPECT_EQ(masks.Text("\"Revision\" : 10\n\"Version\" : 10"),
+            "\"Revision\" : R\n\"Version\" : 10");
 }
 
 TEST(CompatMasks, TablesLoseTheirWidthsAlone) {
   Masks masks;
-  EXPECT_EQ(masks.Text("+----+-----+\n|  A |  RAFT TERM  |\n+----+-----+\n|  x | 7 |\n+----+-----+"),
-            "+--\n| A | RAFT TERM |\n+--\n| x | <term> |\n+--");
+  EXPECT_EQ(
+      masks.Text("+----+-----+\n|  A |  RAFT TERM  |\n+----+-----+\n|  x | 7 |\n+----+-----+"),
+      "+--\n| A | RAFT TERM |\n+--\n| x | <term> |\n+--");
 }
 
 TEST(CompatProgram, SplitsAndRunsCommands) {

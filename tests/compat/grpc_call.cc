@@ -39,16 +39,15 @@ void LinkMessages() {
 const google::protobuf::MethodDescriptor* FindMethod(const std::string& name) {
   LinkMessages();
   for (const char* const package : {"etcdserverpb", "v3electionpb", "v3lockpb", "grpc.health.v1"}) {
-    const auto* method = DescriptorPool::generated_pool()->FindMethodByName(
-        fmt::format("{}.{}", package, name));
+    const auto* method =
+        DescriptorPool::generated_pool()->FindMethodByName(fmt::format("{}.{}", package, name));
     if (method != nullptr) return method;
   }
   return nullptr;
 }
 
 std::unique_ptr<Message> NewMessage(const google::protobuf::Descriptor* type) {
-  return std::unique_ptr<Message>(
-      MessageFactory::generated_factory()->GetPrototype(type)->New());
+  return std::unique_ptr<Message>(MessageFactory::generated_factory()->GetPrototype(type)->New());
 }
 
 class NoErrors : public google::protobuf::io::ErrorCollector {
@@ -71,12 +70,12 @@ std::string Bytes(const grpc::ByteBuffer& buffer) {
 
 std::string CodeName(grpc::StatusCode code) {
   static constexpr const char* kCodes[] = {
-      "OK",           "Canceled",           "Unknown",          "InvalidArgument",
-      "DeadlineExceeded", "NotFound",       "AlreadyExists",    "PermissionDenied",
-      "ResourceExhausted", "FailedPrecondition", "Aborted",     "OutOfRange",
-      "Unimplemented", "Internal",          "Unavailable",      "DataLoss",
-      "Unauthenticated"};
-  return code >= 0 && size_t(code) < std::size(kCodes) ? kCodes[code] : fmt::format("{}", int(code));
+      "OK",       "Canceled",       "Unknown",          "InvalidArgument",   "DeadlineExceeded",
+      "NotFound", "AlreadyExists",  "PermissionDenied", "ResourceExhausted", "FailedPrecondition",
+      "Aborted",  "OutOfRange",     "Unimplemented",    "Internal",          "Unavailable",
+      "DataLoss", "Unauthenticated"};
+  return code >= 0 && size_t(code) < std::size(kCodes) ? kCodes[code]
+                                                       : fmt::format("{}", int(code));
 }
 
 absl::StatusOr<std::unique_ptr<GrpcCall>> GrpcCall::Start(std::shared_ptr<grpc::Channel> channel,
@@ -116,10 +115,10 @@ GrpcCall::~GrpcCall() {
 }
 
 bool GrpcCall::Wait(int tag, absl::Duration timeout, bool* ok) {
-  const auto deadline =
-      timeout == absl::InfiniteDuration()
-          ? std::chrono::system_clock::time_point::max()
-          : std::chrono::system_clock::now() + std::chrono::nanoseconds(ToInt64Nanoseconds(timeout));
+  const auto deadline = timeout == absl::InfiniteDuration()
+                            ? std::chrono::system_clock::time_point::max()
+                            : std::chrono::system_clock::now() +
+                                  std::chrono::nanoseconds(ToInt64Nanoseconds(timeout));
   while (true) {
     if (const auto done = done_.find(tag); done != done_.end()) {
       *ok = done->second;

@@ -26,8 +26,8 @@ HttpCall::HttpCall(int port, const std::string& method, const std::string& path,
   address.sin_port = htons(uint16_t(port));
   address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   if (connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) return;
-  std::string request = fmt::format("{} {} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{}", method, path, port,
-                                    headers);
+  std::string request =
+      fmt::format("{} {} HTTP/1.1\r\nHost: 127.0.0.1:{}\r\n{}", method, path, port, headers);
   if (!body.empty()) request += fmt::format("Content-Length: {}\r\n", body.size());
   request += "\r\n" + body;
   size_t done = 0;

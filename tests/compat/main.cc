@@ -1,7 +1,7 @@
 // holdfast-compat: what an etcd client finds here, beside a real etcd.
 //
-// Exit codes: 0 equal or different with a reason, 1 a difference without one, 2 bad usage, 77 no etcd
-// on this machine (ctest counts that as skipped).
+// Exit codes: 0 equal or different with a reason, 1 a difference without one, 2 bad usage, 77 no
+// etcd on this machine (ctest counts that as skipped).
 #include <fmt/format.h>
 #include <signal.h>
 #include <unistd.h>

@@ -32,15 +32,24 @@ struct Name {
   Kind kind;
 };
 constexpr Name kNames[] = {
-    {"clusterid", Kind::kId},         {"memberid", Kind::kId},
-    {"leader", Kind::kId},            {"id", Kind::kId},
-    {"lease", Kind::kId},             {"leaseid", Kind::kId},
-    {"revision", Kind::kRevision},    {"createrevision", Kind::kRevision},
-    {"modrevision", Kind::kRevision}, {"compactrevision", Kind::kRevision},
-    {"rev", Kind::kRevision},         {"hashrevision", Kind::kRevision},
-    {"raftterm", Kind::kTerm},        {"raftindex", Kind::kIndex},
-    {"dbsize", Kind::kBytes},         {"raftappliedindex", Kind::kIndex},
-    {"dbsizeinuse", Kind::kBytes},    {"hash", Kind::kHash},
+    {"clusterid", Kind::kId},
+    {"memberid", Kind::kId},
+    {"leader", Kind::kId},
+    {"id", Kind::kId},
+    {"lease", Kind::kId},
+    {"leaseid", Kind::kId},
+    {"revision", Kind::kRevision},
+    {"createrevision", Kind::kRevision},
+    {"modrevision", Kind::kRevision},
+    {"compactrevision", Kind::kRevision},
+    {"rev", Kind::kRevision},
+    {"hashrevision", Kind::kRevision},
+    {"raftterm", Kind::kTerm},
+    {"raftindex", Kind::kIndex},
+    {"dbsize", Kind::kBytes},
+    {"raftappliedindex", Kind::kIndex},
+    {"dbsizeinuse", Kind::kBytes},
+    {"hash", Kind::kHash},
 };
 
 Kind KindOf(std::string_view field) {
@@ -80,11 +89,13 @@ void Masks::KnowId(uint64_t id, const std::string& symbol) {
   ids_[id] = symbol;
   Know(fmt::format("{}", id), symbol);
   Know(fmt::format("{:x}", id), symbol);
-  // etcdctl pads short ones.
+  // etcdctl pads short ones. The space before them is its own.
   if (id >> 60 == 0) {
-    Know(fmt::format("{:16x}", id), symbol);
+    Know(fmt::format(" {:16x}", id), " " + symbol);
     Know(fmt::format("{:016x}", id), symbol);
   }
+  ", id), symbol);
+}
 }
 
 std::string Masks::Id(uint64_t id) {
@@ -95,7 +106,8 @@ std::string Masks::Id(uint64_t id) {
 }
 
 std::string Masks::Number(std::string_view field, uint64_t value, bool is_signed) {
-  const std::string plain = is_signed ? fmt::format("{}", int64_t(value)) : fmt::format("{}", value);
+  const std::string plain =
+      is_signed ? fmt::format("{}", int64_t(value)) : fmt::format("{}", value);
   const Kind kind = KindOf(field);
   if (value == 0 || kind == Kind::kPlain || (is_signed && int64_t(value) < 0)) return plain;
   switch (kind) {
@@ -162,8 +174,7 @@ std::string Masks::PrintFields(const Message& message) {
     for (int i = 0; i < count; ++i) {
       const std::string value = PrintValue(message, *field, i);
       const bool nested = field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE;
-      values.push_back(
-          fmt::format("{}{}{}", field->name(), nested ? " " : ": ", value));
+      values.push_back(fmt::format("{}{}{}", field->name(), nested ? " " : ": ", value));
     }
     // They stand in the order of their ids, which are random.
     if (field->name() == "members") std::ranges::sort(values);
@@ -181,9 +192,8 @@ std::string Masks::PrintValue(const Message& message, const FieldDescriptor& fie
   const bool repeated = field.is_repeated();
   switch (field.cpp_type()) {
     case FieldDescriptor::CPPTYPE_MESSAGE: {
-      const std::string inner =
-          PrintFields(repeated ? r.GetRepeatedMessage(message, &field, index)
-                               : r.GetMessage(message, &field));
+      const std::string inner = PrintFields(repeated ? r.GetRepeatedMessage(message, &field, index)
+                                                     : r.GetMessage(message, &field));
       return inner.empty() ? "{}" : "{ " + inner + " }";
     }
     case FieldDescriptor::CPPTYPE_STRING: {
@@ -196,10 +206,10 @@ std::string Masks::PrintValue(const Message& message, const FieldDescriptor& fie
                                       : r.GetInt64(message, &field)),
                     true);
     case FieldDescriptor::CPPTYPE_UINT64:
-      return Number(field.name(),
-                    repeated ? r.GetRepeatedUInt64(message, &field, index)
-                             : r.GetUInt64(message, &field),
-                    false);
+      return Number(
+          field.name(),
+          repeated ? r.GetRepeatedUInt64(message, &field, index) : r.GetUInt64(message, &field),
+          false);
     case FieldDescriptor::CPPTYPE_UINT32:
       return Number(field.name(), r.GetUInt32(message, &field), false);
     case FieldDescriptor::CPPTYPE_BOOL:

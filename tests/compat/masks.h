@@ -1,5 +1,6 @@
 // What differs between two servers without meaning anything: ids, ports, terms, indexes, sizes, and
-// where a store's revisions happen to stand. Each has a symbol in the output; nothing else is hidden.
+// where a store's revisions happen to stand. Each has a symbol in the output; nothing else is
+// hidden.
 //
 // - ids of the cluster and its members: <cluster>, <leader>, <follower> (as at the case's start);
 //   other large ids by their first appearance in the case: <id1>, <id2>. Small ones as they are.

@@ -175,22 +175,22 @@ Outcome Session::Run(const Step& step) {
 
 Outcome Session::Do(const std::string& text) {
   static const std::map<std::string, Verb>* const verbs = new std::map<std::string, Verb>{
-      {"merged", &Session::Merged},     {"start", &Session::StartCall},
-      {"send", &Session::SendOn},       {"half", &Session::HalfClose},
-      {"cancel", &Session::CancelCall}, {"read", &Session::ReadFrom},
-      {"end", &Session::EndOf},         {"events", &Session::Events},
-      {"pending", &Session::Pending},   {"ctl", &Session::Ctl},
-      {"ctlproto", &Session::CtlProto}, {"run", &Session::RunProgram},    {"line", &Session::LineOf},
-      {"type", &Session::TypeInto},     {"stop", &Session::StopProgram},
-      {"http", &Session::Http},         {"hstart", &Session::HttpStart},
-      {"hline", &Session::HttpLine},    {"hclose", &Session::HttpClose},
-      {"metrics", &Session::Metrics},   {"snapshot", &Session::Snapshot},
-      {"save", &Session::Save},         {"same", &Session::Same},
-      {"until", &Session::Until},       {"binary", &Session::Binary},
-      {"log", &Session::Log},           {"term", &Session::Term},
-      {"kill", &Session::Kill},         {"restart", &Session::Restart},
-      {"elected", &Session::Elected},   {"newmember", &Session::NewMember},
-      {"exited", &Session::Exited}};
+      {"merged", &Session::Merged},       {"start", &Session::StartCall},
+      {"send", &Session::SendOn},         {"half", &Session::HalfClose},
+      {"cancel", &Session::CancelCall},   {"read", &Session::ReadFrom},
+      {"end", &Session::EndOf},           {"events", &Session::Events},
+      {"pending", &Session::Pending},     {"ctl", &Session::Ctl},
+      {"ctlproto", &Session::CtlProto},   {"run", &Session::RunProgram},
+      {"line", &Session::LineOf},         {"type", &Session::TypeInto},
+      {"stop", &Session::StopProgram},    {"http", &Session::Http},
+      {"hstart", &Session::HttpStart},    {"hline", &Session::HttpLine},
+      {"hclose", &Session::HttpClose},    {"metrics", &Session::Metrics},
+      {"snapshot", &Session::Snapshot},   {"save", &Session::Save},
+      {"same", &Session::Same},           {"until", &Session::Until},
+      {"binary", &Session::Binary},       {"log", &Session::Log},
+      {"term", &Session::Term},           {"kill", &Session::Kill},
+      {"restart", &Session::Restart},     {"elected", &Session::Elected},
+      {"newmember", &Session::NewMember}, {"exited", &Session::Exited}};
   std::string rest = text;
   const std::string verb = Pop(&rest);
   if (const auto found = verbs->find(verb); found != verbs->end()) {
@@ -222,8 +222,8 @@ std::string Session::Expand(const std::string& text) {
     if (!match[2].str().empty() || !match[3].str().empty()) {
       const uint64_t number = strtoull(value.c_str(), nullptr, 10) +
                               uint64_t(strtoll(match[2].str().c_str(), nullptr, 10));
-      value = match[3].str().empty() ? fmt::format("{}", int64_t(number))
-                                     : fmt::format("{:x}", number);
+      value =
+          match[3].str().empty() ? fmt::format("{}", int64_t(number)) : fmt::format("{:x}", number);
     }
     out += value.empty() ? match[0].str() : value;
     from = match[0].second;
@@ -320,9 +320,9 @@ Outcome Session::StartCall(const std::string& rest) {
   const Call call = ParseCall(text);
   const bool two_way = call.method == "Watch.Watch" || call.method == "Lease.LeaseKeepAlive";
   absl::StatusOr<std::unique_ptr<GrpcCall>> opened =
-      two_way ? GrpcCall::Start(target_.channel(call.member), call.method, call.metadata,
-                                kStreamLife)
-              : Open(call);
+      two_way
+          ? GrpcCall::Start(target_.channel(call.member), call.method, call.metadata, kStreamLife)
+          : Open(call);
   if (!opened.ok()) return Broken(opened.status().ToString());
   if (two_way && !call.text.empty() && !(*opened)->Send(call.text)) {
     return Broken("this is no request: " + call.text);
@@ -413,8 +413,7 @@ Outcome Session::Events(const std::string& rest) {
       lines.emplace_back("a header older than its events");
     }
     for (const auto& event : response->events()) {
-      lines.push_back(
-          fmt::format("watch_id {} {}", response->watch_id(), masks_.Print(event)));
+      lines.push_back(fmt::format("watch_id {} {}", response->watch_id(), masks_.Print(event)));
     }
     last_revision = response->events().rbegin()->kv().mod_revision();
     was_fragment = response->fragment();

@@ -2,13 +2,14 @@
 //
 // A step is a verb and the rest of the line:
 //
-//   KV.Range [@WHO] [+key=value ...] TEXT   a unary or server-streaming call; TEXT is protobuf's text
-//   merged KV.RangeStream ...               all messages of a stream merged into one
-//   start S Watch.Watch ... [TEXT]          a call named S that stays open; a unary or
+//   KV.Range [@WHO] [+key=value ...] TEXT   a unary or server-streaming call; TEXT is protobuf's
+//   text merged KV.RangeStream ...               all messages of a stream merged into one start S
+//   Watch.Watch ... [TEXT]          a call named S that stays open; a unary or
 //                                           server-streaming one is half-closed at once
 //   send S TEXT · half S · cancel S         one more request; no more requests; the client gives up
 //   read S [N] · end S                      the next N messages; all that is left and the status
-//   events S N                              watch responses until N events came: where a server cuts
+//   events S N                              watch responses until N events came: where a server
+//   cuts
 //                                           them is its own affair, a revision cut in two is not
 //   pending S                               "pending" unless something came
 //   ctl [@WHO] ARGS [<<< INPUT]             etcdctl, to its end
@@ -24,11 +25,11 @@
 //   log TEXT                                whether the first member has logged that
 //   term I · kill I · restart I [FLAGS] · elected · newmember · exited I
 //
-// WHO is a member: its number, `leader` or `follower`. {name} is replaced: {k} the case's own prefix
-// of keys, {K} the end of that prefix, {lease} a lease id of its own, {R} the revision at its start,
-// {eps} and {epN} endpoints, {peerN} peer URLs, {mN} {mleader} {mfollower} member ids, {tmp} a
-// directory, and what was saved; {R+1} and {lease:x} (hexadecimal) work. {b64(text)}, {rep(x,N)}
-// and {times(N,text with #)} make long ones.
+// WHO is a member: its number, `leader` or `follower`. {name} is replaced: {k} the case's own
+// prefix of keys, {K} the end of that prefix, {lease} a lease id of its own, {R} the revision at
+// its start, {eps} and {epN} endpoints, {peerN} peer URLs, {mN} {mleader} {mfollower} member ids,
+// {tmp} a directory, and what was saved; {R+1} and {lease:x} (hexadecimal) work. {b64(text)},
+// {rep(x,N)} and {times(N,text with #)} make long ones.
 //
 // A step is `broken` if it could not be carried out: it never counts as an equal answer.
 // Threads: one at a time.

@@ -43,8 +43,8 @@ std::string StripFinalNewline(std::string text) {
 
 // What it took is of no interest, whoever says so.
 std::string WithoutTimes(const std::string& text) {
-  static const std::regex* const took = new std::regex(
-      "(took[\"]? ?[=:] ?[\"]?|in |Took |took: )[0-9][0-9.]*(µs|ms|s|ns|m[0-9.]+s)");
+  static const std::regex* const took =
+      new std::regex("(took[\"]? ?[=:] ?[\"]?|in |Took |took: )[0-9][0-9.]*(µs|ms|s|ns|m[0-9.]+s)");
   return std::regex_replace(text, *took, "$1<time>");
 }
 
@@ -85,8 +85,9 @@ Outcome Session::Ended(const std::string& command, Program& program, absl::Durat
   last_text_ = program.ReadAll(timeout);
   const int code = program.Wait();
   const bool killed = last_text_.ends_with("(killed: it did not end)");
-  return {fmt::format("{}\nexit {}", WithoutTimes(masks_.Text(StripFinalNewline(last_text_))), code),
-          killed};
+  return {
+      fmt::format("{}\nexit {}", WithoutTimes(masks_.Text(StripFinalNewline(last_text_))), code),
+      killed};
 }
 
 Outcome Session::Ctl(const std::string& rest) {
@@ -105,8 +106,9 @@ Outcome Session::Ctl(const std::string& rest) {
 
 Outcome Session::CtlProto(const std::string& rest) {
   std::string line = rest;
-  const auto* const type = google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName(
-      "etcdserverpb." + Pop(&line));
+  const auto* const type =
+      google::protobuf::DescriptorPool::generated_pool()->FindMessageTypeByName("etcdserverpb." +
+                                                                                Pop(&line));
   if (type == nullptr) return Broken("no such message");
   Program program(CtlWords(line + " -w protobuf", variables_["eps"]), directory_);
   program.CloseInput();
@@ -270,7 +272,8 @@ Outcome Session::Restart(const std::string& rest) {
 }
 
 Outcome Session::Elected(const std::string& rest) {
-  return target_.MakeReady() ? Outcome{"elected", false} : Broken("no leader, or it does not serve");
+  return target_.MakeReady() ? Outcome{"elected", false}
+                             : Broken("no leader, or it does not serve");
 }
 
 Outcome Session::NewMember(const std::string& rest) {

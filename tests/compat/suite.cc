@@ -51,8 +51,9 @@ std::vector<Outcomes> RunSide(const Group& group, const std::string& binary, boo
     const Case& one = group.cases[i];
     alive = alive && (*target)->MakeReady() && (*target)->LeadFromFirst();
     if (!alive) {
-      const std::string why = target.ok() ? "the server has ended: " + (*target)->cluster().LogTail(0)
-                                          : target.status().ToString();
+      const std::string why = target.ok()
+                                  ? "the server has ended: " + (*target)->cluster().LogTail(0)
+                                  : target.status().ToString();
       all.emplace_back(one.steps.size(), Outcome{"BROKEN: " + why, true});
       continue;
     }
@@ -137,9 +138,8 @@ absl::StatusOr<std::vector<CaseResult>> RunSuite(const SuiteOptions& options, st
   if (!loaded.ok()) return loaded.status();
   std::vector<Group> groups = *std::move(loaded);
   std::erase_if(groups, [&](const Group& group) {
-    return std::ranges::none_of(group.cases, [&](const Case& one) {
-      return Wanted(one.name, options.only);
-    });
+    return std::ranges::none_of(group.cases,
+                                [&](const Case& one) { return Wanted(one.name, options.only); });
   });
   std::vector<std::vector<CaseResult>> by_group(groups.size());
   std::atomic<size_t> next = 0;

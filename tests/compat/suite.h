@@ -1,8 +1,8 @@
 // Runs the cases against a real etcd and against Holdfast and compares the answers.
 //
-// Groups run side by side, each on an etcd and a Holdfast cluster of its own, both at the same time;
-// the cases of a group one after the other. With `self` both are etcd: whatever then differs is hidden
-// too little, and what the suite calls equal it calls equal by itself.
+// Groups run side by side, each on an etcd and a Holdfast cluster of its own, both at the same
+// time; the cases of a group one after the other. With `self` both are etcd: whatever then differs
+// is hidden too little, and what the suite calls equal it calls equal by itself.
 #pragma once
 
 #include <iosfwd>
@@ -24,7 +24,7 @@ struct SuiteOptions {
   std::string only;
   bool verbose = false;
   bool answers = false;  // print every step with etcd's answer
-  int parallel = 3;  // groups at a time: each is two clusters
+  int parallel = 3;      // groups at a time: each is two clusters
 };
 
 enum class Verdict { kEqual, kDifferent, kFailed };
@@ -33,7 +33,7 @@ struct CaseResult {
   std::string name, area, title, where;  // where: file:line
   Verdict verdict = Verdict::kFailed;
   std::string answers = "";  // every step with etcd's answer
-  std::string report = "";  // of kFailed: the steps that differ, with both answers
+  std::string report = "";   // of kFailed: the steps that differ, with both answers
 };
 
 // `group`'s cases on both; the texts of a server that did not start make all of its cases fail.
