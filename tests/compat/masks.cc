@@ -94,8 +94,6 @@ void Masks::KnowId(uint64_t id, const std::string& symbol) {
     Know(fmt::format(" {:16x}", id), " " + symbol);
     Know(fmt::format("{:016x}", id), symbol);
   }
-  ", id), symbol);
-}
 }
 
 std::string Masks::Id(uint64_t id) {
