@@ -91,7 +91,7 @@ class ClientPortTest : public testing::Test {
     options.services = {&kv_, &watch_};
     options.max_request_bytes = 4096;
     options.health = {.alarms = [this] { return alarms_; },
-                      .has_leader = [this] { return has_leader_; },
+                      .has_leader = [this] { return has_leader_.load(); },
                       .is_learner = [] { return false; },
                       .read =
                           [this](bool serializable, HealthSources::ReadDone done) {
