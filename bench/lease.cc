@@ -21,8 +21,10 @@ namespace {
 
 constexpr int64_t kLongTtlSeconds = 24 * 3600;  // outlives every run
 constexpr uint64_t kProgressEvery = 100'000;
-// Short-lived leases granted before their keys are put: a fraction of the TTL at any sane rate.
-constexpr uint64_t kExpireChunk = 1'000;
+// Short-lived leases are granted in parts, and each part's keys put at once: a part takes about so
+// much of the TTL, at the rate that the grants before had, and is no greater than that.
+constexpr double kExpirePart = 0.2;
+constexpr uint64_t kExpirePartMax = 1'000;
 constexpr absl::Duration kSettleLimit = absl::Seconds(30);
 constexpr absl::Duration kIdle = absl::Seconds(3);
 constexpr absl::Duration kPoll = absl::Milliseconds(20);
@@ -150,6 +152,7 @@ class Bench {
     const CpuSample begin = TakeCpuSample(servers_.pids);
     const auto calls = Grant(leases_, kLongTtlSeconds, &granted_);
     if (!calls.ok()) return calls.status();
+    grant_rate_ = calls->Rate();
     const CpuSample end = TakeCpuSample(servers_.pids);
     if (auto quiet = SleepUntilQuiet(servers_.pids, kSettleLimit, cancelled_); !quiet.ok()) {
       return quiet.status();
@@ -243,12 +246,20 @@ class Bench {
                                 absl::FormatDuration(options_.lease.expire_ttl)));
     std::vector<Granted> leases;
     const int64_t ttl = absl::ToInt64Seconds(options_.lease.expire_ttl);
+    const uint64_t part =
+        std::clamp<uint64_t>(uint64_t(grant_rate_ * double(ttl) * kExpirePart), 1, kExpirePartMax);
     while (leases.size() < count) {
       const size_t begin = leases.size();
-      const auto grants = Grant(std::min(kExpireChunk, count - begin), ttl, &leases);
+      const auto grants = Grant(std::min(part, count - begin), ttl, &leases);
       if (!grants.ok()) return grants.status();
       const auto keys = PutKeys(leases, begin, leases.size(), first_key);
-      if (!keys.ok()) return keys.status();
+      if (!keys.ok()) {
+        return absl::Status(
+            keys.status().code(),
+            base::ToAbsl(fmt::format("{} (a lease that is not found is over: --expire-ttl is too "
+                                     "short for the rate of these servers)",
+                                     base::Message(keys.status()))));
+      }
     }
     int64_t due_first_ns = INT64_MAX;
     int64_t due_last_ns = 0;
@@ -342,6 +353,7 @@ class Bench {
   Servers servers_;
   std::unique_ptr<RawChannels> channels_;
   std::vector<Granted> granted_;
+  double grant_rate_ = 0;  // a second
   Turn turn_;
 };
 

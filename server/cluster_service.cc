@@ -19,8 +19,8 @@ using Kind = raft::MemberChange::Kind;
 grpc::ServerUnaryReactor* ClusterService::MemberList(grpc::CallbackServerContext* context,
                                                      const etcdserverpb::MemberListRequest* request,
                                                      etcdserverpb::MemberListResponse* response) {
-  if (WantsLeader(*context) && !member_.node->status().leader) {
-    return FinishWith(context, ToGrpc(ErrNoLeader()));
+  if (absl::Status status = Admit(member_, *context, Admission::Call::kLocal); !status.ok()) {
+    return FinishWith(context, ToGrpc(status));
   }
   if (!request->linearizable()) {
     FillAnswer(member_, *member_.node->status().membership, response);

@@ -171,7 +171,8 @@ void Health::HandleHealth(const HttpRequest& request, std::shared_ptr<HttpExchan
     exchange->Send(PlainError(503, HealthJson(reason)));
   };
   const std::set<std::string> excluded = Excluded(request);
-  for (const AlarmSet::Alarm& alarm : sources_.alarms().alarms()) {
+  const AlarmSet alarms = sources_.alarms();
+  for (const AlarmSet::Alarm& alarm : alarms.alarms()) {
     const char* name = NameOf(alarm.second);
     if (!excluded.contains(name)) return answer(fmt::format("ALARM {}", name));
   }

@@ -149,6 +149,7 @@ ServerUnaryReactor* LeaseServiceImpl::LeaseGrant(CallbackServerContext* context,
                                                  const LeaseGrantRequest* request,
                                                  LeaseGrantResponse* response) {
   absl::Status status = admission_->Admit(*context, Admission::Call::kWrite);
+  if (status.ok()) status = admission_->CheckSpace();
   if (status.ok() && request->ttl() > kTtlMaxS) status = ErrLeaseTtlTooLarge();
   if (!status.ok()) return FinishWith(context, ToGrpc(status));
   Command command;

@@ -23,8 +23,8 @@ template <class Response>
 grpc::ServerUnaryReactor* AnswerChange(const MemberView& member, MemberChanger* changer,
                                        const raft::MemberChange& change,
                                        grpc::CallbackServerContext* context, Response* response) {
-  if (WantsLeader(*context) && !member.node->status().leader) {
-    return FinishWith(context, ToGrpc(ErrNoLeader()));
+  if (absl::Status status = Admit(member, *context, Admission::Call::kAdmin); !status.ok()) {
+    return FinishWith(context, ToGrpc(status));
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   changer->Change(

@@ -47,6 +47,9 @@ grpc::ServerUnaryReactor* MemberService::MemberDemote(
 grpc::ServerUnaryReactor* MemberService::MemberRoles(grpc::CallbackServerContext* context,
                                                      const holdfast::v1::MemberRolesRequest*,
                                                      holdfast::v1::MemberRolesResponse* response) {
+  if (absl::Status status = Admit(member_, *context, Admission::Call::kLocal); !status.ok()) {
+    return FinishWith(context, ToGrpc(status));
+  }
   const raft::NodeStatus status = member_.node->status();
   FillClusterHeader(member_, status.term, response->mutable_header());
   for (const NodeId id : status.membership->All()) {

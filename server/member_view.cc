@@ -5,6 +5,11 @@
 
 namespace holdfast::server {
 
+absl::Status Admit(const MemberView& member, const grpc::CallbackServerContext& context,
+                   Admission::Call call) {
+  return member.admission == nullptr ? absl::OkStatus() : member.admission->Admit(context, call);
+}
+
 void FillClusterHeader(const MemberView& member, Term term, etcdserverpb::ResponseHeader* header) {
   header->set_cluster_id(member.cluster_id);
   header->set_member_id(member.self.value);

@@ -9,6 +9,7 @@
 #include "base/ids.h"
 #include "etcd/rpc.pb.h"
 #include "replication/raft_node.h"
+#include "server/admission.h"
 #include "server/request_pipeline.h"
 #include "server/state_machine.h"
 
@@ -22,7 +23,12 @@ struct MemberView {
   KvStateMachine* machine = nullptr;
   RequestPipeline* pipeline = nullptr;
   const base::Clock* clock = base::RealClock::Get();
+  const Admission* admission = nullptr;  // null (tests): every call is admitted
 };
+
+// Not OK: what the caller is told (server/admission.h).
+absl::Status Admit(const MemberView& member, const grpc::CallbackServerContext& context,
+                   Admission::Call call);
 
 // Cluster answers carry no revision, as etcd's.
 void FillClusterHeader(const MemberView& member, Term term, etcdserverpb::ResponseHeader* header);

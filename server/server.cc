@@ -445,7 +445,8 @@ MemberView ServerImpl::View() const {
           .self = identity_.self,
           .node = node_.get(),
           .machine = machine_.get(),
-          .pipeline = pipeline_.get()};
+          .pipeline = pipeline_.get(),
+          .admission = admission_.get()};
 }
 
 absl::Status ServerImpl::OpenPeerPort() {
@@ -481,14 +482,9 @@ HealthSources ServerImpl::HealthOf() const {
           .read =
               [this](bool serializable, HealthSources::ReadDone done) {
                 if (!serializable) return pipeline_->LinearizableRead(std::move(done));
-                // One record's read, as etcd's check; the store never makes it wait for long.
-                storage::RangeOptions options;
-                options.key = options.range_end = std::string_view("\0", 1);
-                options.limit = 1;
-                options.keys_only = true;
-                storage::RangeResult result;
+                // One lookup: a range, as etcd's check has it, would count every key here.
                 const std::shared_ptr<storage::MvccStore> store = machine_->store();
-                std::move(done)(store->NewView()->Range(options, &result));
+                std::move(done)(store->NewView()->Get("health").status());
               }};
 }
 
@@ -583,8 +579,11 @@ void ServerImpl::Publish() {
 // Calls under way get kStopGrace to finish; then the pipeline answers those that wait for a leader
 // or a quorum, so that the server has none left.
 void ServerImpl::CloseClientPort() {
-  // While the other services still answer: it tidies up by calling them.
-  if (waiting_calls_ != nullptr) waiting_calls_->StopAll();
+  // While the other services still answer: what waits tidies up by calling them.
+  if (waiting_calls_ != nullptr) {
+    waiting_calls_->StopAll();
+    waiting_calls_->Drain(kStopGrace);
+  }
   if (kv_service_ != nullptr) kv_service_->Stop();
   if (lease_service_ != nullptr) lease_service_->Stop();
   if (lessor_ != nullptr) lessor_->Stop();

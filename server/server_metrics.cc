@@ -114,7 +114,8 @@ void ServerMetrics::RegisterStore(MetricsRegistry* registry) {
   registry->AddSamples(
       "holdfast_alarm", "Alarms in force, by member.", MetricKind::kGauge, [machine] {
         std::vector<MetricSample> samples;
-        for (const AlarmSet::Alarm& alarm : machine->alarms().alarms()) {
+        const AlarmSet alarms = machine->alarms();
+        for (const AlarmSet::Alarm& alarm : alarms.alarms()) {
           samples.push_back(
               {{{"member", fmt::format("{:x}", alarm.first)},
                 {"type", alarm.second == AlarmType::kNoSpace ? "NOSPACE" : "CORRUPT"}},

@@ -57,8 +57,15 @@ absl::Status RocksView::ScanRecordsAt(int64_t revision, std::string_view from,
 
 absl::Status RocksView::ScanHistory(int64_t from_revision,
                                     const std::function<bool(const EventView&)>& visit) const {
-  if (from_revision < applied().compact_revision) return CompactedError();
-  return reader_.ScanHistory(from_revision, visit);
+  const int64_t compact = applied().compact_revision;
+  if (from_revision < compact) return CompactedError();
+  return reader_.ScanHistory(from_revision, [&visit, compact](const EventView& event) {
+    if (event.revision > compact) return visit(event);
+    // What was there before is of a revision that can not be read any more.
+    EventView cut = event;
+    cut.previous.reset();
+    return visit(cut);
+  });
 }
 
 absl::Status RocksView::ScanLeaseKeys(

@@ -73,7 +73,7 @@ TEST_F(SuiteTest, WatchersOfThePrefixGetThemAll) {
 
 TEST_F(SuiteTest, ScaleMeasuresEverySize) {
   const auto tables = Run(ScaleBench,
-                          "scale --keys 500,1000 --duration 300ms --range-keys 200 --page 50 "
+                          "scale --keys 500,1000 --duration 1s --range-keys 200 --page 50 "
                           "--clients 8");
   for (const char* title : {"500 keys", "1000 keys"}) {
     for (const char* name : {"load", "put_rate", "get_rate", "range_in_one", "range_in_pages",

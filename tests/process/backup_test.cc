@@ -202,6 +202,7 @@ TEST_F(BackupTest, AClusterIsRestoredAndNobodyTakesItForTheOldOne) {
   Fill(*cluster, 2000, 2010);
   ASSERT_TRUE(cluster->Kill(1).ok());
   ASSERT_TRUE(cluster->Restart(1).ok());
+  ASSERT_TRUE(cluster->WaitForLeader(kGiveUp).ok());
   const auto added = cluster->AddMember();
   ASSERT_TRUE(added.ok()) << added.status();
   EXPECT_TRUE(Eventually([&] {

@@ -1,5 +1,5 @@
-// The same calls to etcd's own Election and Lock and to ours over another etcd: the same answers,
-// texts and revisions, headers' identities aside.
+// The same calls to etcd's own Election and Lock and to ours, over another etcd and in holdfastd:
+// the same answers, texts and revisions, headers' identities aside.
 //
 // Codes: etcd's services are clients of their own server, and lose the code of its errors, which go
 // out as Unknown. Ours keep the code under the same text. What is theirs alone ("election: ...")
@@ -132,9 +132,15 @@ TEST(ConcurrencyCompare, SameAnswers) {
   testing::OurServices ours(inner);
   Client etcd_client(etcd, etcd);
   Client our_client(inner, ours.channel());
+  const auto whole = testing::StartHoldfastd();
+  const auto holdfastd = testing::Dial(whole->endpoint(0));
+  Client holdfastd_client(holdfastd, holdfastd);
   for (const char* request : kRequests) {
     const Result expected = Ask(etcd_client, request);
     const Result answer = Ask(our_client, request);
+    const Result whole_answer = Ask(holdfastd_client, request);
+    EXPECT_EQ(whole_answer.text, answer.text) << request;
+    EXPECT_EQ(whole_answer.code, answer.code) << request;
     EXPECT_EQ(answer.text, expected.text) << request;
     if (expected.text.rfind("etcdserver: ", 0) == 0 && expected.code == grpc::StatusCode::UNKNOWN) {
       EXPECT_NE(answer.code, grpc::StatusCode::OK) << request;

@@ -277,6 +277,29 @@ TEST_P(Concurrency, CallsOnOneNameDoNotMeetThoseOnALongerOne) {
   EXPECT_TRUE(inner->status().ok());
 }
 
+TEST(ConcurrencyStop, HoldfastdStopsWithCallsWaiting) {
+  const std::unique_ptr<bench::LocalCluster> cluster = testing::StartHoldfastd();
+  const auto channel = testing::Dial(cluster->endpoint(0));
+  Client client(channel, channel);
+  const auto holder = client.Lock("n", client.Grant());
+  ASSERT_TRUE(holder->Done());
+  std::vector<std::unique_ptr<PendingLock>> waiters;
+  for (int i = 0; i < 10; ++i) waiters.push_back(client.Lock("n", i % 2 == 0 ? 0 : client.Grant()));
+  ASSERT_TRUE(client.HasKeys("n", 11));
+  {
+    Observer observer(channel, "n");
+    ASSERT_TRUE(observer.Sees(""));
+    ASSERT_TRUE(cluster->Stop(0).ok());
+  }
+  for (const auto& waiter : waiters) {
+    ASSERT_TRUE(waiter->Done());
+    EXPECT_EQ(waiter->status().error_message(), "etcdserver: server stopped");
+  }
+  ASSERT_TRUE(cluster->Restart(0).ok());
+  ASSERT_TRUE(cluster->WaitForLeader(testing::kPatience).ok());
+  EXPECT_EQ(client.Keys("n").kvs_size(), 1) << "whoever was told of a failure waits no more";
+}
+
 INSTANTIATE_TEST_SUITE_P(Answered, Concurrency,
                          ::testing::Values(Who::kEtcd, Who::kOursOverEtcd, Who::kHoldfastd),
                          WhoName);

@@ -19,9 +19,12 @@ std::unique_ptr<bench::LocalCluster> StartOne(const std::string& binary) {
 
 std::unique_ptr<bench::LocalCluster> StartEtcd() { return StartOne(kEtcd); }
 
+std::unique_ptr<bench::LocalCluster> StartHoldfastd() {
+  return StartOne(bench::BinaryBesideOwn("holdfastd"));
+}
+
 bench::LocalCluster* SharedHoldfastd() {
-  static const std::unique_ptr<bench::LocalCluster> cluster =
-      StartOne(bench::BinaryBesideOwn("holdfastd"));
+  static const std::unique_ptr<bench::LocalCluster> cluster = StartHoldfastd();
   return cluster.get();
 }
 

@@ -330,8 +330,9 @@ class Client {
   }
 };
 
-std::unique_ptr<bench::LocalCluster> StartEtcd();  // of one member
-bench::LocalCluster* SharedHoldfastd();            // the same of ours
+std::unique_ptr<bench::LocalCluster> StartHoldfastd();  // of one member
+std::unique_ptr<bench::LocalCluster> StartEtcd();       // of one member
+bench::LocalCluster* SharedHoldfastd();                 // the same of ours
 // One for all tests of a process that want it; null where etcd is not installed.
 bench::LocalCluster* SharedEtcd();
 

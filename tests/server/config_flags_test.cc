@@ -344,5 +344,15 @@ TEST(ConfigErrors, OfTheFileNameTheLine) {
   }
 }
 
+TEST(ConfigFlagsTest, MetricsHavePortsOfTheirOwnIfWished) {
+  EXPECT_THAT(Parsed({}).listen_metrics_urls, IsEmpty());
+  const Config config =
+      Parsed({"--listen-metrics-urls", "http://127.0.0.1:9100", "--metrics=extensive"});
+  EXPECT_THAT(ToStrings(config.listen_metrics_urls), ElementsAre("http://127.0.0.1:9100"));
+  EXPECT_THAT(ErrorOf({"--metrics=all"}), HasSubstr("basic or extensive"));
+  EXPECT_THAT(ErrorOf({"--listen-metrics-urls=http://localhost:2379"}),
+              HasSubstr("serves clients or peers already"));
+}
+
 }  // namespace
 }  // namespace holdfast::server

@@ -61,7 +61,8 @@ class ServicesTest : public testing::Test {
             .node = &node_,
             .machine = &machine_,
             .pipeline = &pipeline_,
-            .clock = &clock_};
+            .clock = &clock_,
+            .admission = &admission_};
   }
   static std::string Trailer(const grpc::ClientContext& context, const std::string& key) {
     const auto& trailers = context.GetServerTrailingMetadata();

@@ -83,7 +83,8 @@ struct Member {
             .self = self,
             .node = &node,
             .machine = &machine,
-            .pipeline = &pipeline};
+            .pipeline = &pipeline,
+            .admission = &admission};
   }
   std::string url() const { return "http://127.0.0.1:" + std::to_string(port); }
 
