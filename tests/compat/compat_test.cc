@@ -123,7 +123,7 @@ TEST(CompatMasks, HideIdsTermsAndWhereTheStoreStandsAndNothingElse) {
             "header { member_id: <leader> revision: R+2 raft_term: <term> } "
             "kvs { key: 'k' mod_revision: R-1 version: 12 lease: 1234 }");
   EXPECT_EQ(masks.Text("Member  abcdef123456789 removed"), "Member <leader> removed");
-  EXPECT_EQ(masks.Json(R"({"version":"12","revision":"11","member_id":"773738363261585289"})"),
+  EXPECT_EQ(masks.Json(R"({"version":"12","revision":"11","member_id":"773738363261118345"})"),
             R"({"member_id":"<leader>","revision":"R+1","version":"12"})");
   EXPECT_EQ(masks.Text("\"Revision\" : 10\n\"Version\" : 10"),
             "\"Revision\" : R\n\"Version\" : 10");
