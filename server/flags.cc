@@ -275,6 +275,9 @@ bool HasValue(std::string_view name) {
   return name == kConfigFileFlag || FindFlag(name) != nullptr;
 }
 
+// Some of `experimental-` mean something here.
+bool HasNoEffect(std::string_view name) { return !HasValue(name) && Listed(name, kEtcdOnly); }
+
 std::string VariableOf(std::string_view flag) {
   std::string variable(kEnvironmentPrefix);
   for (const char c : flag) {
@@ -332,7 +335,7 @@ absl::StatusOr<std::vector<std::string>> Normalize(const std::vector<std::string
   for (size_t i = 0; i < args.size(); ++i) {
     const std::optional<std::string_view> name = FlagNameOf(args[i]);
     const bool joined = args[i].find('=') != std::string::npos;
-    if (name.has_value() && Listed(*name, kEtcdOnly)) {
+    if (name.has_value() && HasNoEffect(*name)) {
       warnings->push_back(fmt::format("--{} is a flag of etcd that has no effect here", *name));
       if (!joined && i + 1 < args.size() && !args[i + 1].starts_with('-')) ++i;
     } else if (name.has_value() && HasValue(*name)) {
@@ -441,7 +444,7 @@ absl::StatusOr<Settings> ReadEnvironment(const std::vector<std::string>& environ
     for (char& c : as_flag) {
       c = c == '_' ? '-' : static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
     }
-    if (Listed(as_flag, kEtcdOnly)) {
+    if (HasNoEffect(as_flag)) {
       warnings->push_back(
           fmt::format("{}: --{} is a flag of etcd that has no effect here", variable, as_flag));
     } else if (!Listed(variable, kForeignVariables)) {
@@ -458,7 +461,7 @@ absl::StatusOr<Settings> ReadFile(const std::string& path, std::vector<std::stri
   if (!file.ok()) return file.status();
   Settings settings;
   for (FileSetting& setting : *file) {
-    if (Listed(setting.key, kEtcdOnly)) {
+    if (HasNoEffect(setting.key)) {
       warnings->push_back(fmt::format("{} line {}: {} is a flag of etcd that has no effect here",
                                       path, setting.line, setting.key));
       continue;

@@ -1,5 +1,5 @@
 // What is refused before it is proposed. The answers marked "etcd" were taken from etcd 3.4.23
-// (kv_etcd_compare_test asks it again where it is installed).
+// (holdfast-compat asks it again where it is installed).
 #include "server/kv_validate.h"
 
 #include <string>
