@@ -160,7 +160,7 @@ class Bench {
     const auto settled = SleepUntilQuiet(servers_.pids, kSettleLimit, cancelled_);
     if (!settled.ok()) return settled.status();
     Add("settle", "s", *settled, Better::kLower);
-    AddMemoryOfMembers();
+    if (absl::Status status = AddMemoryOfMembers(); !status.ok()) return status;
     const double members = double(servers_.pids.size());
     const double disk = double(servers_.cluster->DiskBytes());
     Add("disk_member", "MiB", disk / members / kMebibyte, Better::kLower);
@@ -168,16 +168,18 @@ class Bench {
     return absl::OkStatus();
   }
 
-  void AddMemoryOfMembers() {
-    const absl::StatusOr<int> leader = servers_.cluster->Leader();
-    int follower = 0;
-    for (int i = 0; i < servers_.cluster->size(); ++i) {
-      const bool leads = leader.ok() && *leader == i;
-      AddMemory(leads ? "leader_" : fmt::format("follower{}_", ++follower),
-                LargestMemory({servers_.cluster->pid(i)}), &table_.metrics);
-    }
+  // Of the leader and of the largest follower.
+  absl::Status AddMemoryOfMembers() {
+    LocalCluster& cluster = *servers_.cluster;
+    if (absl::Status status = cluster.WaitForLeader(kCallTimeout); !status.ok()) return status;
+    const pid_t leader = servers_.LeaderPid();
+    std::vector<pid_t> followers = servers_.pids;
+    std::erase(followers, leader);
+    AddMemory("leader_", LargestMemory({leader}), &table_.metrics);
+    if (!followers.empty()) AddMemory("follower_", LargestMemory(followers), &table_.metrics);
     const Memory largest = LargestMemory(servers_.pids);
     Add("anon_per_key", "B", largest.anon_mib * kMebibyte / double(keys_), Better::kLower);
+    return absl::OkStatus();
   }
 
   absl::Status Rates() {

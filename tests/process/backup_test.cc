@@ -147,6 +147,7 @@ void StartAll(LocalCluster& cluster) {
 
 TEST_F(BackupTest, AClusterIsRestoredAndNobodyTakesItForTheOldOne) {
   const auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
   Fill(*cluster, 0, 300);
   const auto remote = Connect(cluster->Endpoints());
   ASSERT_TRUE(remote->Grant(4711, 600).ok());
@@ -215,6 +216,7 @@ TEST_F(BackupTest, AClusterIsRestoredAndNobodyTakesItForTheOldOne) {
 
 TEST_F(BackupTest, AMemberThatLosesItsDiskAfterARestoreIsReplaced) {
   const auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
   Fill(*cluster, 0, 20);
   const std::string file = Path("file");
   ASSERT_EQ(Ctl(cluster->Endpoints(), {"snapshot", "save", file}).exit_code, 0);
@@ -236,6 +238,7 @@ TEST_F(BackupTest, AMemberThatLosesItsDiskAfterARestoreIsReplaced) {
 
 TEST_F(BackupTest, AServerThatDiesWhileItSendsLeavesNoFile) {
   const auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
   Fill(*cluster, 0, 64, size_t{1} << 20);
   const std::string file = Path("file");
   ProgramEnd end;
@@ -259,6 +262,7 @@ TEST_F(BackupTest, AServerThatDiesWhileItSendsLeavesNoFile) {
 
 TEST_F(BackupTest, AMemberThatDiesWhileItImportsBeginsAgain) {
   const auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
   Fill(*cluster, 0, 48, size_t{1} << 20);
   const auto data = Everything(cluster->endpoint(0));
   const std::string file = Path("file");
@@ -291,6 +295,7 @@ TEST_F(BackupTest, AMemberThatDiesWhileItImportsBeginsAgain) {
 
 TEST_F(BackupTest, WhatIsNotABackupIsRefusedBeforeAnythingIsLaidDown) {
   const auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
   Fill(*cluster, 0, 50);
   const std::string file = Path("file");
   ASSERT_EQ(Ctl(cluster->Endpoints(), {"snapshot", "save", file}).exit_code, 0);
@@ -324,6 +329,7 @@ TEST_F(BackupTest, WhatIsNotABackupIsRefusedBeforeAnythingIsLaidDown) {
 
 TEST_F(BackupTest, IncrementsLeadToEveryRevisionAndEndWithTheHistory) {
   const auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
   const std::string store = Path("backups");
   const auto backup = [&] { return Ctl(cluster->Endpoints(), {"backup", store}); };
   Fill(*cluster, 0, 30);
@@ -426,6 +432,7 @@ TEST_F(BackupTest, ALiveEtcdIsMovedOverWithNothingLostOrDoubled) {
   const auto etcd = LocalCluster::Start(options);
   ASSERT_TRUE(etcd.ok()) << etcd.status();
   const auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
   const std::string& source = (*etcd)->endpoint(0);
   Fill(**etcd, 0, 400);
   const auto remote = Connect({source});
