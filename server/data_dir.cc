@@ -172,9 +172,13 @@ absl::Status CheckVirgin(const std::string& path) {
   if (!entries.ok()) return entries.status();
   for (const std::string& name : *entries) {
     // What a creation cut short leaves, and what a fresh file system has.
-    static const std::set<std::string, std::less<>> kExpected = {
-        std::string(kLockFile), std::string(kMemberFileNew), "log", "db", "snap", "lost+found",
-        "restore"};
+    static const std::set<std::string, std::less<>> kExpected = {std::string(kLockFile),
+                                                                 std::string(kMemberFileNew),
+                                                                 "log",
+                                                                 "db",
+                                                                 "snap",
+                                                                 "lost+found",
+                                                                 "restore"};
     if (!kExpected.contains(name) && !DataDir::StaysInPlace(name)) {
       return absl::FailedPreconditionError(fmt::format(
           "{} is not empty and is no Holdfast data directory (it holds '{}'): choose an empty "

@@ -22,8 +22,8 @@ int64_t LeaseClock::UpperMs(const base::ClockSample& now) const {
 
 int64_t LeaseClock::StepTo(const base::ClockSample& now) const {
   if (!last_.has_value()) return 0;
-  const int64_t least = std::min({now.boot_ns - last_->boot_ns, now.mono_ns - last_->mono_ns,
-                                  now.raw_ns - last_->raw_ns});
+  const int64_t least = std::min(
+      {now.boot_ns - last_->boot_ns, now.mono_ns - last_->mono_ns, now.raw_ns - last_->raw_ns});
   const auto sure = static_cast<int64_t>(static_cast<double>(std::max<int64_t>(least, 0)) *
                                          (1 - base::kDefaultMaxClockSlow));
   return std::min(sure, absl::ToInt64Nanoseconds(kStepMax));

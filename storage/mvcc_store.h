@@ -148,8 +148,8 @@ class MvccStore {
         int64_t revision, std::string_view from,
         const std::function<bool(const KeyValueView&)>& visit) const = 0;
     //   Every event with a revision >= from_revision, in order. A compacted event is not there:
-    //   OutOfRange, kCompactedText, if from_revision < compact_revision. Of the compact revision's own
-    //   events `previous` is not told.
+    //   OutOfRange, kCompactedText, if from_revision < compact_revision. Of the compact revision's
+    //   own events `previous` is not told.
     virtual absl::Status ScanHistory(int64_t from_revision,
                                      const std::function<bool(const EventView&)>& visit) const = 0;
     //   The keys attached to a lease, in key order.
