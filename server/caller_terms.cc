@@ -48,4 +48,11 @@ std::shared_ptr<grpc::ClientContext> CallerTerms::NewContext(std::chrono::millis
   return context;
 }
 
+absl::Status WhyCancelled(const grpc::CallbackServerContext& context) {
+  if (context.deadline() <= std::chrono::system_clock::now()) {
+    return absl::DeadlineExceededError("context deadline exceeded");
+  }
+  return absl::CancelledError("context canceled");
+}
+
 }  // namespace holdfast::server

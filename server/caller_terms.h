@@ -10,6 +10,8 @@
 #include <grpcpp/client_context.h>
 #include <grpcpp/server_context.h>
 
+#include "absl/status/status.h"
+
 namespace holdfast::server {
 
 struct CallerTerms {
@@ -27,5 +29,8 @@ struct CallerTerms {
   // max <= 0: by the deadline alone.
   std::shared_ptr<grpc::ClientContext> NewContext(std::chrono::milliseconds max) const;
 };
+
+// Why the call of `context` was cancelled: its deadline has passed, or the caller went.
+absl::Status WhyCancelled(const grpc::CallbackServerContext& context);
 
 }  // namespace holdfast::server

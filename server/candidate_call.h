@@ -30,7 +30,7 @@ class CandidateCall : public grpc::ServerUnaryReactor {
     return call;
   }
 
-  void OnCancel() override { candidacy_->Stop(absl::CancelledError("the caller cancelled")); }
+  void OnCancel() override { candidacy_->Stop(WhyCancelled(*context_)); }
   void OnDone() override {
     // gRPC knows whether the status went out before the call was broken off.
     if (won_ && context_->IsCancelled()) candidacy_->Abandon();

@@ -33,21 +33,24 @@ TxnRequest IfStillThere(const v3electionpb::LeaderKey& leader) {
 
 class ObserveCall : public grpc::ServerWriteReactor<v3electionpb::LeaderResponse> {
  public:
-  static ObserveCall* Start(const std::shared_ptr<WaitingCalls>& calls, CallerTerms terms,
-                            const std::string& name) {
-    auto* call = new ObserveCall;
+  static ObserveCall* Start(const std::shared_ptr<WaitingCalls>& calls,
+                            grpc::CallbackServerContext* context, const std::string& name) {
+    auto* call = new ObserveCall(context);
     call->observation_ = Observation::Start(
-        calls, std::move(terms), name,
+        calls, CallerTerms::Of(*context), name,
         [call](const v3electionpb::LeaderResponse* leader) { call->StartWrite(leader); },
         [call](const absl::Status& status) { call->Finish(ToGrpc(status)); });
     return call;
   }
 
   void OnWriteDone(bool ok) override { observation_->Told(ok); }
-  void OnCancel() override { observation_->Stop(absl::CancelledError("the caller cancelled")); }
+  void OnCancel() override { observation_->Stop(WhyCancelled(*context_)); }
   void OnDone() override { delete this; }
 
  private:
+  explicit ObserveCall(grpc::CallbackServerContext* context) : context_(context) {}
+
+  grpc::CallbackServerContext* const context_;
   std::shared_ptr<Observation> observation_;
 };
 
@@ -121,7 +124,7 @@ grpc::ServerUnaryReactor* ElectionService::Leader(grpc::CallbackServerContext* c
 
 grpc::ServerWriteReactor<v3electionpb::LeaderResponse>* ElectionService::Observe(
     grpc::CallbackServerContext* context, const v3electionpb::LeaderRequest* request) {
-  return ObserveCall::Start(calls_, CallerTerms::Of(*context), request->name());
+  return ObserveCall::Start(calls_, context, request->name());
 }
 
 grpc::ServerUnaryReactor* ElectionService::Resign(grpc::CallbackServerContext* context,

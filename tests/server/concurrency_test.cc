@@ -118,12 +118,16 @@ TEST_P(Concurrency, WhoCancelsWhileWaitingBlocksNobody) {
   EXPECT_TRUE(third->status().ok());
 }
 
-TEST_P(Concurrency, CampaignPastItsDeadlineLeavesTheQueue) {
+TEST_P(Concurrency, CallPastItsDeadlineLeavesTheQueue) {
   const auto leader = client_->Campaign(name_, client_->Grant(), "leader");
   ASSERT_TRUE(leader->Done());
   const auto lock = client_->Lock(name_, client_->Grant(), absl::Milliseconds(300));
   ASSERT_TRUE(lock->Done());
-  EXPECT_EQ(lock->status().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  EXPECT_FALSE(lock->status().ok());
+  // etcd says so with code Unknown, if it is faster than the client.
+  if (ours()) {
+    EXPECT_EQ(lock->status().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
+  }
   EXPECT_TRUE(client_->HasKeys(name_, 1));
 }
 
