@@ -405,6 +405,25 @@ absl::Status Repair::Run(const std::optional<storage::Damage>& damage) {
   return BeBorn();
 }
 
+// Unavailable: no member with a quorum answers now.
+absl::StatusOr<Identity> AskFormerIdentity(const std::set<std::string>& others,
+                                           const std::set<std::string>& ours,
+                                           absl::Duration timeout) {
+  absl::Status status = absl::UnavailableError("no other member answers that has a quorum");
+  for (const Answer& answer : AskAll(others, NodeId(), timeout)) {
+    if (!answer.view.ok() || !answer.view->linearizable) continue;
+    for (const auto& [id, urls] : answer.view->membership.peer_urls) {
+      const bool at_ours = std::set<std::string>(urls.begin(), urls.end()) == ours;
+      if (!at_ours || !answer.view->published.contains(id)) continue;
+      return Identity{
+          .cluster_id = answer.view->cluster_id, .self = id, .bootstrap = answer.view->membership};
+    }
+    status = Refuse("no member of cluster {:x} at {} has started before", answer.view->cluster_id,
+                    fmt::join(ours, ","));
+  }
+  return status;
+}
+
 }  // namespace
 
 absl::Status WriteDamageMarker(const std::string& data_dir, const storage::Damage& damage) {
@@ -524,19 +543,14 @@ absl::StatusOr<Identity> FormerIdentity(const Config& config, const RepairTimes&
     for (const Url& url : member.peer_urls) others.insert(url.ToString());
   }
   for (const Url& url : config.initial_advertise_peer_urls) ours.insert(url.ToString());
-  absl::Status status = absl::UnavailableError("no other member answers");
-  for (const Answer& answer : AskAll(others, NodeId(), times.ask)) {
-    if (!answer.view.ok() || !answer.view->linearizable) continue;
-    for (const auto& [id, urls] : answer.view->membership.peer_urls) {
-      const bool at_ours = std::set<std::string>(urls.begin(), urls.end()) == ours;
-      if (!at_ours || !answer.view->published.contains(id)) continue;
-      return Identity{
-          .cluster_id = answer.view->cluster_id, .self = id, .bootstrap = answer.view->membership};
-    }
-    status = Refuse("no member of cluster {:x} at {} has started before", answer.view->cluster_id,
-                    fmt::join(ours, ","));
+  // If this member led, the others are only just electing its successor.
+  const SteadyTime give_up = SteadyNow() + ToSteady(times.give_up);
+  for (;;) {
+    absl::StatusOr<Identity> former = AskFormerIdentity(others, ours, times.ask);
+    if (!absl::IsUnavailable(former.status())) return former;
+    if (SteadyNow() + ToSteady(times.retry) > give_up) return former;
+    std::this_thread::sleep_for(ToSteady(times.retry));
   }
-  return status;
 }
 
 absl::Status RepairMember(const Config& config, const Identity& self,
