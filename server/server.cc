@@ -500,6 +500,7 @@ void ServerImpl::RegisterMetrics() {
   server_metrics_ = std::make_unique<ServerMetrics>(View(), log_.get(), &storage_metrics_,
                                                     &applied_metrics_, &rpc_metrics_, providers);
   server_metrics_->Register(&metrics_);
+  rpc_metrics_.Register(&metrics_);
   AddProcessMetrics(&metrics_);
 }
 
