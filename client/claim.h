@@ -18,6 +18,8 @@ struct Claim {
   Proof proof = Proof::kUnknown;
   Source source = Source::kUnknown;
   uint64_t revision = 0;
+  Grade grade = Grade::kStaleAllowed;  // what a policy made of it
+  bool superseded = false;
 };
 
 struct FreshnessAccess {

@@ -306,6 +306,22 @@ void Client::Commit(const Txn& txn, const WriteOptions& options, Done<TxnResult>
       });
 }
 
+Mirror* Client::mirror(std::string_view) const { return nullptr; }
+
+absl::StatusOr<std::shared_ptr<internal::LiveCore>> Client::OpenLive(std::string_view key,
+                                                                     ParseAny) {
+  return absl::FailedPreconditionError(base::ToAbsl(
+      fmt::format("{} is of no mirrored prefix: name it in ClientOptions::prefixes", key)));
+}
+
+Link Client::state(std::string_view) const { return Link::kConnecting; }
+std::string Client::Dump() const { return ""; }
+std::string Client::Metrics() const { return ""; }
+
+absl::StatusOr<WriteResult> Client::Resolve(const absl::Status&, const WriteOptions&) {
+  return absl::FailedPreconditionError("the status is of no write that can still be asked for");
+}
+
 Result<std::optional<Entry>> Client::Get(std::string_view key, const ReadOptions& options) {
   return WaitFor<Read<std::optional<Entry>>>(
       impl_->loop(), [&](auto done) { Get(key, options, std::move(done)); });

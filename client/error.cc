@@ -91,9 +91,10 @@ std::optional<absl::Duration> RetryAfter(const absl::Status& status) {
 std::optional<Freshness> BestAvailable(const absl::Status& status) {
   const auto payload = Payload(status, kBestAvailableUrl);
   if (!payload) return std::nullopt;
-  // process, clock, boot, mono, raw, extra (ns, -1: unknown), source, revision; then 1e9 * rho.
+  // process, clock, boot, mono, raw, extra (ns, -1: unknown), source, revision, 1e9 * rho; then
+  // proof, grade, superseded.
   std::vector<uint64_t> f;
-  if (!ParseAll(absl::StrSplit(*payload, ' '), f) || f.size() != 9) return std::nullopt;
+  if (!ParseAll(absl::StrSplit(*payload, ' '), f) || f.size() != 12) return std::nullopt;
   if (f[0] != ClockNames::Get().process) return std::nullopt;
   const auto clock = ClockNames::Get().Find(f[1]);
   if (clock == nullptr) return std::nullopt;
@@ -101,10 +102,12 @@ std::optional<Freshness> BestAvailable(const absl::Status& status) {
   claim.at = {static_cast<int64_t>(f[2]), static_cast<int64_t>(f[3]), static_cast<int64_t>(f[4])};
   if (const auto extra_ns = static_cast<int64_t>(f[5]); extra_ns >= 0) {
     claim.extra = absl::Nanoseconds(extra_ns);
-    claim.proof = Proof::kProven;
+    claim.proof = static_cast<Proof>(f[9]);
   }
   claim.source = static_cast<Source>(f[6]);
   claim.revision = f[7];
+  claim.grade = static_cast<Grade>(f[10]);
+  claim.superseded = f[11] != 0;
   return internal::FreshnessAccess::Make(claim, clock, static_cast<double>(f[8]) / 1e9);
 }
 
@@ -122,16 +125,18 @@ void SetRetryAfter(absl::Status& status, absl::Duration delay) {
 void SetBestAvailable(absl::Status& status, const Freshness& fresh) {
   const Claim claim = FreshnessAccess::ToClaim(fresh);
   ClockNames& names = ClockNames::Get();
-  const bool proven = claim.proof == Proof::kProven;
+  const bool known = claim.proof != Proof::kUnknown;
   status.SetPayload(
       kBestAvailableUrl,
       absl::Cord(fmt::format(
-          "{} {} {} {} {} {} {} {} {}", names.process, names.NameOf(FreshnessAccess::Clock(fresh)),
-          static_cast<uint64_t>(claim.at.boot_ns), static_cast<uint64_t>(claim.at.mono_ns),
-          static_cast<uint64_t>(claim.at.raw_ns),
-          static_cast<uint64_t>(proven ? absl::ToInt64Nanoseconds(claim.extra) : -1),
+          "{} {} {} {} {} {} {} {} {} {} {} {}", names.process,
+          names.NameOf(FreshnessAccess::Clock(fresh)), static_cast<uint64_t>(claim.at.boot_ns),
+          static_cast<uint64_t>(claim.at.mono_ns), static_cast<uint64_t>(claim.at.raw_ns),
+          static_cast<uint64_t>(known ? absl::ToInt64Nanoseconds(claim.extra) : -1),
           static_cast<uint64_t>(claim.source), claim.revision,
-          static_cast<uint64_t>(FreshnessAccess::MaxClockSlow(fresh) * 1e9 + 0.5))));
+          static_cast<uint64_t>(FreshnessAccess::MaxClockSlow(fresh) * 1e9 + 0.5),
+          static_cast<uint64_t>(claim.proof), static_cast<uint64_t>(claim.grade),
+          claim.superseded ? 1 : 0)));
 }
 
 }  // namespace internal

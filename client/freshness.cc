@@ -11,6 +11,8 @@ std::string_view ToString(Proof proof) {
   switch (proof) {
     case Proof::kProven:
       return "proven";
+    case Proof::kEstimated:
+      return "estimated";
     case Proof::kUnknown:
       break;
   }
@@ -23,10 +25,30 @@ std::string_view ToString(Source source) {
       return "leader";
     case Source::kFollower:
       return "follower";
+    case Source::kMirror:
+      return "mirror";
+    case Source::kDisk:
+      return "disk";
+    case Source::kDefault:
+      return "default";
+    case Source::kOverride:
+      return "override";
     case Source::kUnknown:
       break;
   }
   return "unknown";
+}
+
+std::string_view ToString(Grade grade) {
+  switch (grade) {
+    case Grade::kFresh:
+      return "fresh";
+    case Grade::kStaleAllowed:
+      return "stale-allowed";
+    case Grade::kReduced:
+      break;
+  }
+  return "reduced";
 }
 
 absl::Duration Freshness::MaxAge() const {
@@ -35,9 +57,9 @@ absl::Duration Freshness::MaxAge() const {
   return extra_ + base::Elapsed(from, clock_->Sample(), max_clock_slow_);
 }
 
-bool Freshness::Within(absl::Duration max_age) const {
+bool Freshness::Within(absl::Duration max_age, Proof at_least) const {
   if (max_age == absl::InfiniteDuration()) return true;
-  return proof_ == Proof::kProven && MaxAge() <= max_age;
+  return proof_ <= at_least && MaxAge() <= max_age;
 }
 
 namespace internal {
@@ -46,7 +68,7 @@ Freshness FreshnessAccess::Make(const Claim& claim, std::shared_ptr<const base::
                                 double max_clock_slow) {
   CHECK(clock != nullptr);
   // An age is what a proof proves: neither stands without the other.
-  CHECK((claim.proof == Proof::kProven) == (claim.extra != absl::InfiniteDuration()));
+  CHECK((claim.proof != Proof::kUnknown) == (claim.extra != absl::InfiniteDuration()));
   CHECK(claim.extra >= absl::ZeroDuration());
   Freshness fresh;
   fresh.at_ = {claim.at.boot_ns, claim.at.mono_ns, claim.at.raw_ns};
@@ -56,6 +78,8 @@ Freshness FreshnessAccess::Make(const Claim& claim, std::shared_ptr<const base::
   fresh.proof_ = claim.proof;
   fresh.source_ = claim.source;
   fresh.revision_ = claim.revision;
+  fresh.grade_ = claim.grade;
+  fresh.superseded_ = claim.superseded;
   return fresh;
 }
 
@@ -64,7 +88,9 @@ Claim FreshnessAccess::ToClaim(const Freshness& fresh) {
           fresh.extra_,
           fresh.proof_,
           fresh.source_,
-          fresh.revision_};
+          fresh.revision_,
+          fresh.grade_,
+          fresh.superseded_};
 }
 
 const std::shared_ptr<const base::Clock>& FreshnessAccess::Clock(const Freshness& fresh) {

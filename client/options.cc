@@ -1,6 +1,8 @@
 #include "holdfast/options.h"
 
+#include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include <fmt/format.h>
 
@@ -12,6 +14,7 @@ namespace holdfast {
 namespace {
 
 constexpr size_t kEndpointsMax = 32;
+constexpr size_t kPrefixesMax = 1000;
 constexpr std::string_view kTokenPrefix = "hf1.";
 
 absl::Status Invalid(std::string_view field, std::string_view why) {
@@ -40,6 +43,48 @@ absl::Status RetryPolicy::Validate() const {
   return absl::OkStatus();
 }
 
+absl::Status HedgePolicy::Validate() const {
+  if (!(after_quantile > 0 && after_quantile < 1)) {
+    return Invalid("hedge.after_quantile", "must be between 0 and 1");
+  }
+  if (floor <= absl::ZeroDuration()) return Invalid("hedge.floor", "must be positive");
+  if (!(budget_ratio >= 0 && budget_ratio <= 1)) {
+    return Invalid("hedge.budget_ratio", "must be between 0 and 1");
+  }
+  return absl::OkStatus();
+}
+
+namespace {
+
+absl::Status CheckPrefixes(const std::vector<PrefixOptions>& prefixes) {
+  if (prefixes.size() > kPrefixesMax) {
+    return Invalid("prefixes", fmt::format("has more than {} entries", kPrefixesMax));
+  }
+  std::vector<std::string_view> sorted;
+  for (const PrefixOptions& one : prefixes) {
+    if (one.prefix.empty()) {
+      return Invalid("prefixes", "holds an empty prefix: name the part that this service needs");
+    }
+    if (absl::Status status = one.policy.Check(); !status.ok()) {
+      return Invalid("prefixes",
+                     fmt::format("\"{}\": {}", base::Printable(one.prefix), base::Message(status)));
+    }
+    sorted.push_back(one.prefix);
+  }
+  // A prefix stands right before those that it covers.
+  std::sort(sorted.begin(), sorted.end());
+  for (size_t i = 1; i < sorted.size(); ++i) {
+    if (sorted[i].starts_with(sorted[i - 1])) {
+      return Invalid("prefixes",
+                     fmt::format("\"{}\" lies in \"{}\": a key has one policy",
+                                 base::Printable(sorted[i]), base::Printable(sorted[i - 1])));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
 absl::Status ClientOptions::Validate() const {
   if (endpoints.empty()) return Invalid("endpoints", "is empty: name at least one host:port");
   if (endpoints.size() > kEndpointsMax) {
@@ -52,6 +97,8 @@ absl::Status ClientOptions::Validate() const {
   if (!(max_clock_slow >= 0 && max_clock_slow < 1)) {
     return Invalid("max_clock_slow", "must be at least 0 and below 1");
   }
+  if (absl::Status status = hedge.Validate(); !status.ok()) return status;
+  if (absl::Status status = CheckPrefixes(prefixes); !status.ok()) return status;
   return retry.Validate();
 }
 
@@ -90,6 +137,17 @@ ReadOptions ReadOptions::AtLeast(Token token) {
   options.level_ = Level::kAtLeast;
   options.token_ = token;
   return options;
+}
+
+ReadOptions ReadOptions::Local() {
+  ReadOptions options;
+  options.level_ = Level::kLocal;
+  return options;
+}
+
+ReadOptions& ReadOptions::NoHedge() {
+  hedge_ = false;
+  return *this;
 }
 
 ReadOptions& ReadOptions::OrStale(absl::Duration max_age) {

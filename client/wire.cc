@@ -239,6 +239,8 @@ std::vector<Rung> RungsOf(const ReadOptions& options) {
     case ReadOptions::Level::kBounded:
       rungs.push_back({.linearizable = false, .max_age = options.max_age()});
       break;
+    case ReadOptions::Level::kLocal:
+      break;
     case ReadOptions::Level::kAtLeast:
       rungs.push_back({.linearizable = false, .min_revision = options.token().revision});
       rungs.push_back({.linearizable = true, .min_revision = options.token().revision});

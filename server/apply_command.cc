@@ -252,6 +252,9 @@ absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answe
       return ApplyCheck(command.check(), context, writer);
     case Command::kDowngrade:
       return ApplyDowngrade(command.downgrade(), writer);
+    case Command::kSessionOpen:
+    case Command::kSessionClose:
+    case Command::kSessionTime:
     case Command::OP_NOT_SET:
       break;
   }

@@ -376,6 +376,8 @@ void WatchHubImpl::Push(StreamState& stream, WatchMessage message) {
 
 void WatchHubImpl::PushControl(StreamState& stream, int64_t watch_id, int64_t revision,
                                const etcdserverpb::WatchResponse& response) {
+  // Answers to requests come between batches, where nothing else has looked at the term yet.
+  RefreshTerm();
   WatchMessage message;
   message.head = EncodeControl(Head(watch_id, revision), response);
   Push(stream, std::move(message));

@@ -9,14 +9,18 @@
 // Errors: see holdfast/error.h.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
+#include <string>
 #include <string_view>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "holdfast/error.h"
 #include "holdfast/freshness.h"
+#include "holdfast/live.h"
+#include "holdfast/mirror.h"
 #include "holdfast/options.h"
 #include "holdfast/txn.h"
 #include "holdfast/types.h"
@@ -37,8 +41,10 @@ class Client {
  public:
   using Options = ClientOptions;
 
-  // Never touches the network, so it succeeds with the store down. InvalidArgument for an endpoint
-  // that cannot be parsed or an option that makes no sense.
+  // Without mirrored prefixes it never touches the network. With them it succeeds at once if each
+  // has a usable copy on disk, store up or down; else it waits for the store up to the policy's
+  // StartupWait, then takes the policy's defaults. Errors: InvalidArgument for an endpoint that
+  // cannot be parsed or an option that makes no sense; DATA_LOSS if a prefix has nothing to serve.
   static absl::StatusOr<std::unique_ptr<Client>> Open(Options options);
   ~Client();
   Client(const Client&) = delete;
@@ -60,6 +66,42 @@ class Client {
                                            const WriteOptions& options = {});
   absl::StatusOr<TxnResult> Commit(const Txn& txn, const WriteOptions& options = {});
 
+  // The copy of a prefix, or of the mirrored prefix that `key_or_prefix` lies in; null: there is
+  // none. Lives as long as the client.
+  Mirror* mirror(std::string_view key_or_prefix) const;
+
+  // A typed value that stays parsed: see holdfast/live.h. From now on `parse` judges each new value
+  // of the key too: a set in which it fails is refused, and the value before it stays.
+  // FAILED_PRECONDITION: the key is of no mirrored prefix. NOT_FOUND: it does not exist.
+  // Otherwise what `parse` said of the value that is there now.
+  template <class T>
+  absl::StatusOr<Live<T>> Open(std::string_view key,
+                               std::function<absl::StatusOr<T>(std::string_view)> parse) {
+    auto core = OpenLive(key,
+                         [parse = std::move(parse)](
+                             std::string_view bytes) -> absl::StatusOr<internal::LiveCore::Any> {
+                           absl::StatusOr<T> value = parse(bytes);
+                           if (!value.ok()) return value.status();
+                           return std::make_shared<const T>(*std::move(value));
+                         });
+    if (!core.ok()) return core.status();
+    return Live<T>(*std::move(core));
+  }
+
+  // Of the mirrored prefix that the key lies in; kConnecting if there is none.
+  Link state(std::string_view key_or_prefix) const;
+  // What this client knows of itself, for people: endpoints, prefixes, ages, refusals, disk.
+  std::string Dump() const;
+  // The same as figures, in the Prometheus text format.
+  std::string Metrics() const;
+
+  // Asks again for the outcome of a write that ended as MaybeCommitted: the write itself, sent once
+  // more under its own number, which can not take effect twice. OK with what it did, now or then.
+  // FAILED_PRECONDITION if `maybe_committed` is of no write of this client that can still be asked
+  // for (without exactly_once; or too many came after it).
+  absl::StatusOr<WriteResult> Resolve(const absl::Status& maybe_committed,
+                                      const WriteOptions& options = {});
+
   // The same, asynchronous; the methods above are built on these. `done` runs exactly once, on the
   // client's thread, never inside the call itself.
   void Get(std::string_view key, const ReadOptions& options, Done<Read<std::optional<Entry>>> done);
@@ -74,6 +116,9 @@ class Client {
 
  private:
   class Impl;
+  using ParseAny = std::function<absl::StatusOr<internal::LiveCore::Any>(std::string_view)>;
+  absl::StatusOr<std::shared_ptr<internal::LiveCore>> OpenLive(std::string_view key,
+                                                               ParseAny parse);
   explicit Client(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

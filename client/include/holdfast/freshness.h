@@ -19,20 +19,34 @@ namespace internal {
 struct FreshnessAccess;
 }  // namespace internal
 
+// From the best to the worst.
 enum class Proof {
-  kProven,   // holds without comparing two machines' clocks
-  kUnknown,  // nothing is known: the data may be arbitrarily old
+  kProven,     // holds without comparing two machines' clocks
+  kEstimated,  // rests on this machine's wall clock: a copy on disk from before a reboot
+  kUnknown,    // nothing is known: the data may be arbitrarily old
 };
 
 // Who gave the data.
 enum class Source {
   kLeader,
   kFollower,
-  kUnknown,  // the server does not say (plain etcd)
+  kUnknown,   // the server does not say (plain etcd)
+  kMirror,    // this process's copy, fed by the store
+  kDisk,      // the copy that an earlier run left on disk
+  kDefault,   // what the service was built with
+  kOverride,  // an operator's file
+};
+
+// What a prefix's policy makes of the age.
+enum class Grade {
+  kFresh,         // proven, and the store answers
+  kStaleAllowed,  // older than that, and served
+  kReduced,       // older than ReducedAfter(), or of no proven age where one was asked for
 };
 
 std::string_view ToString(Proof proof);
 std::string_view ToString(Source source);
+std::string_view ToString(Grade grade);
 
 // The claim "this data shows every write that was acknowledged more than MaxAge() ago".
 // Threads: immutable; all methods from any thread. Cheap to copy. May outlive the Client.
@@ -48,8 +62,14 @@ class Freshness {
   Source source() const { return source_; }
   // The store's revision that the data shows exactly.
   uint64_t revision() const { return revision_; }
-  // True if the age is proven to be at most `max_age` now. Within(InfiniteDuration()) always is.
-  bool Within(absl::Duration max_age) const;
+  // True if a newer revision was seen and not taken (refused, or held back): then the data is older
+  // than the connection.
+  bool superseded() const { return superseded_; }
+  // As of the read that gave it.
+  Grade grade() const { return grade_; }
+  // True if the age is at most `max_age` now, proven at least so well. Within(InfiniteDuration())
+  // always is.
+  bool Within(absl::Duration max_age, Proof at_least = Proof::kProven) const;
 
  private:
   friend struct internal::FreshnessAccess;
@@ -67,6 +87,8 @@ class Freshness {
   std::shared_ptr<const base::Clock> clock_;  // null: unknown age
   Proof proof_ = Proof::kUnknown;
   Source source_ = Source::kUnknown;
+  Grade grade_ = Grade::kStaleAllowed;
+  bool superseded_ = false;
   uint64_t revision_ = 0;
 };
 

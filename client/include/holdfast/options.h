@@ -11,6 +11,8 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "holdfast/observer.h"
+#include "holdfast/policy.h"
 
 namespace holdfast {
 
@@ -47,11 +49,36 @@ struct RetryPolicy {
   absl::Status Validate() const;
 };
 
+// A second try beside the first, for a read that accepts a stale answer and takes longer than most.
+struct HedgePolicy {
+  // After this share of the recent reads' times, and never sooner than `floor`.
+  double after_quantile = 0.95;
+  absl::Duration floor = absl::Milliseconds(5);
+  // At most this share of the bounded reads; 0: never.
+  double budget_ratio = 0.02;
+
+  absl::Status Validate() const;
+};
+
 struct ClientOptions {
   // Seeds: "host:port", "10.0.0.1:2379", "[::1]:2379" or "http://host:port"; 1 to 32, DNS names are
   // resolved again on every reconnect. Name every member: the client knows no others.
   std::vector<std::string> endpoints;
   RetryPolicy retry = {};
+  HedgePolicy hedge = {};
+  // The prefixes of which this process keeps a copy (holdfast/mirror.h), or never does.
+  std::vector<PrefixOptions> prefixes = {};
+  // Where last-known-good copies lie; created with mode 0700. Empty: $HOLDFAST_CACHE_DIR, else
+  // $STATE_DIRECTORY/holdfast (systemd), else $XDG_STATE_HOME/holdfast, else
+  // $HOME/.local/state/holdfast. Several processes may share it.
+  std::string disk_dir = {};
+  // As `holdfastctl clients` shows this process. Empty: the executable's name.
+  std::string name = {};
+  std::shared_ptr<Observer> observer = nullptr;
+  // Writes carry a session, so that they take effect once however often they are sent. False: a
+  // write is sent once, and its outcome may stay unknown. (etcd has no sessions: there it is
+  // false.)
+  bool exactly_once = true;
   // Connections are plain text for now; run the client and the store in one trusted network.
 
   // By how much this machine's clock may run slow (0.002 = 0.2 %): widens every age.
@@ -92,22 +119,29 @@ class ReadOptions {
   static ReadOptions Bounded(absl::Duration max_age);
   // Any member's answer that is at or past the token; a linearizable read if no member is.
   static ReadOptions AtLeast(Token token);
+  // This process's copy alone, at once: the network is never used. FAILED_PRECONDITION if the key
+  // is of no mirrored prefix, or older than the prefix's policy allows.
+  static ReadOptions Local();
 
   // The ladder: if the read above cannot be had within half of the deadline, any member's answer of
   // at most `max_age` (InfiniteDuration(): of any age, unknown too). While the store has no quorum,
   // the first rung is probed about once a second and the other reads go straight to the second.
+  // The last rung is this process's own copy, if the key is of a mirrored prefix.
   ReadOptions& OrStale(absl::Duration max_age);
   // For the whole call, all its attempts included.
   ReadOptions& Deadline(absl::Duration deadline);
+  // Never a second try beside the first (see HedgePolicy).
+  ReadOptions& NoHedge();
   // Scan only: more keys than this is RESOURCE_EXHAUSTED, not an answer without end.
   ReadOptions& MaxEntries(int64_t entries);
 
-  enum class Level { kLinearizable, kBounded, kAtLeast };
+  enum class Level { kLinearizable, kBounded, kAtLeast, kLocal };
   Level level() const { return level_; }
   absl::Duration max_age() const { return max_age_; }  // of kBounded
   const Token& token() const { return token_; }        // of kAtLeast
   std::optional<absl::Duration> or_stale() const { return or_stale_; }
   absl::Duration deadline() const { return deadline_; }
+  bool hedge() const { return hedge_; }
   int64_t max_entries() const { return max_entries_; }
 
  private:
@@ -116,6 +150,7 @@ class ReadOptions {
   Token token_;
   std::optional<absl::Duration> or_stale_;
   absl::Duration deadline_ = kDefaultDeadline;
+  bool hedge_ = true;
   int64_t max_entries_ = 100'000;
 };
 

@@ -8,20 +8,11 @@
 
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
+#include "holdfast/entry.h"
 #include "holdfast/freshness.h"
 #include "holdfast/options.h"
 
 namespace holdfast {
-
-// Keys and values are bytes: any value, NUL included.
-struct Entry {
-  std::string key;
-  std::string value;
-  uint64_t create_revision = 0;
-  uint64_t mod_revision = 0;
-  uint64_t version = 0;  // 1 after the key's creation, +1 with every put
-  int64_t lease = 0;     // 0: none
-};
 
 // A value and how old it can be.
 template <class T>
