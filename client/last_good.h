@@ -71,6 +71,9 @@ struct Loaded {
   GenerationInfo info;         // the claim as Freshness 7 has it now: proven, estimated or unknown
   uint64_t generation = 0;     // its number
   std::vector<Entry> entries;  // by key
+  bool good = true;            // past its probation
+  bool fallback = false;       // an older good generation could be used in its place
+  // Only if a fallback was used: with nothing older there is nothing better.
   std::vector<Suspect> suspects;
   std::optional<base::RecordDigest> suspect_set;  // too many changes to name each: this content
   // What is wrong with the files that were passed over, for people.
