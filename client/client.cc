@@ -184,6 +184,7 @@ class Client::Impl {
     spec.what = std::move(what);
     spec.invalid = internal::Check(query, options);
     spec.rungs = internal::RungsOf(options);
+    spec.hedge = options.hedge();
     spec.deadline = options.deadline();
     if (options.level() == ReadOptions::Level::kAtLeast) {
       spec.cluster_id = options.token().cluster_id;
