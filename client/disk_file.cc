@@ -121,8 +121,7 @@ absl::StatusOr<std::unique_ptr<PartFile>> PartFile::Create(std::string part, Dis
   }
   auto fd = OpenFile(part, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW);
   if (!fd.ok()) return fd.status();
-  return std::unique_ptr<PartFile>(
-      new PartFile(std::move(part), *std::move(fd), std::move(step)));
+  return std::unique_ptr<PartFile>(new PartFile(std::move(part), *std::move(fd), std::move(step)));
 }
 
 PartFile::~PartFile() {

@@ -25,8 +25,7 @@ bool ReadAt(int fd, size_t offset, size_t n, std::string* out) {
   out->resize(n);
   size_t done = 0;
   while (done < n) {
-    const ssize_t got =
-        pread(fd, out->data() + done, n - done, static_cast<off_t>(offset + done));
+    const ssize_t got = pread(fd, out->data() + done, n - done, static_cast<off_t>(offset + done));
     if (got < 0 && errno == EINTR) continue;
     if (got <= 0) return false;
     done += static_cast<size_t>(got);
@@ -61,9 +60,9 @@ std::optional<SlotRecord> ReadSlots(int fd, size_t slot_bytes) {
 absl::Status WriteSlot(int fd, const std::string& path, size_t slot_bytes, uint64_t sequence,
                        std::string_view bytes) {
   if (bytes.size() > slot_bytes - kSlotHeadBytes) {
-    return absl::InvalidArgumentError(base::ToAbsl(fmt::format(
-        "a record of {} bytes does not fit into {}: at most {}", bytes.size(), path,
-        slot_bytes - kSlotHeadBytes)));
+    return absl::InvalidArgumentError(
+        base::ToAbsl(fmt::format("a record of {} bytes does not fit into {}: at most {}",
+                                 bytes.size(), path, slot_bytes - kSlotHeadBytes)));
   }
   const auto length = static_cast<uint32_t>(bytes.size());
   ByteEncoder slot;
