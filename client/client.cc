@@ -14,6 +14,7 @@
 #include "base/strings.h"
 #include "client/claim.h"
 #include "client/dispatcher.h"
+#include "client/machine_clock.h"
 #include "client/mirror_set.h"
 #include "client/process.h"
 #include "client/wire.h"
@@ -73,8 +74,6 @@ class Client::Impl {
   // As Client::Open says.
   absl::Status OpenMirrors(const ClientOptions& options) {
     if (options.prefixes.empty()) return absl::OkStatus();
-    internal::Surroundings surroundings = internal::Surroundings::OfThisMachine();
-    surroundings.clock = dispatcher_.clock();
     scheduler_ = std::make_shared<internal::ThreadScheduler>();
     mirrors_ = std::make_shared<internal::MirrorSet>(
         internal::MirrorSet::Options{
@@ -86,7 +85,7 @@ class Client::Impl {
             .clock = dispatcher_.clock(),
             .max_clock_slow = options.max_clock_slow,
             .seed = options.seed.value_or(base::RandomSeed()),
-            .surroundings = std::move(surroundings)},
+            .surroundings = internal::SurroundingsOf(dispatcher_.clock())},
         scheduler_, internal::MakeGrpcUplinks(scheduler_));
     return mirrors_->Open();
   }
@@ -172,6 +171,7 @@ class Client::Impl {
   }
 
   const internal::EventLoop& loop() { return dispatcher_.loop(); }
+  internal::Dispatcher& dispatcher() { return dispatcher_; }
   void Close() {
     if (mirrors_ != nullptr) mirrors_->Close();
     if (scheduler_ != nullptr) scheduler_->Stop();
@@ -311,8 +311,10 @@ void Client::Get(std::string_view key, const ReadOptions& options,
       What("Get", key), RangeQuery::Key(key), impl_->Allowed(key, options),
       [impl = impl_.get(), key = std::string(key), options,
        done = std::move(done)](Result<RangeResult> read) mutable {
-        Result<Answer> answer = read.status();
-        if (read.ok()) {
+        Result<Answer> answer = absl::UnknownError("");
+        if (!read.ok()) {
+          answer = read.status();
+        } else {
           auto& entries = read->value.entries;
           answer = Read<Answer>{std::nullopt, read->fresh, read->incarnation};
           if (!entries.empty()) answer->value = std::move(entries.front());
@@ -477,11 +479,17 @@ Link Client::state(std::string_view key_or_prefix) const {
 }
 
 std::string Client::Dump() const {
-  return impl_->mirrors() == nullptr ? "" : impl_->mirrors()->Dump();
+  std::string out;
+  impl_->dispatcher().DumpTo(&out);
+  if (impl_->mirrors() != nullptr) out += impl_->mirrors()->Dump();
+  return out;
 }
 
 std::string Client::Metrics() const {
-  return impl_->mirrors() == nullptr ? "" : impl_->mirrors()->Metrics();
+  std::string out;
+  impl_->dispatcher().MetricsTo(&out);
+  if (impl_->mirrors() != nullptr) out += impl_->mirrors()->Metrics();
+  return out;
 }
 
 absl::StatusOr<WriteResult> Client::Resolve(const absl::Status&, const WriteOptions&) {
