@@ -4,17 +4,13 @@
 
 #include "base/check.h"
 #include "base/rng.h"
+#include "client/claim.h"
 
 namespace holdfast::internal {
 namespace {
 
 std::shared_ptr<const base::Clock> ClockOf(const ClientOptions& options) {
-  if (options.clock != nullptr) return options.clock;
-  // RealClock lives for ever, so the pointer owns nothing. One for all clients: error payloads
-  // name clocks by this pointer.
-  static const auto* real =
-      new std::shared_ptr<const base::Clock>(base::RealClock::Get(), [](const base::Clock*) {});
-  return *real;
+  return options.clock != nullptr ? options.clock : RealClockPtr();
 }
 
 uint64_t SeedOf(const ClientOptions& options) {

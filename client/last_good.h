@@ -13,8 +13,8 @@
 // processes read; one of those that mirror the same prefix, whoever gets the lock first, writes.
 // The trial is each process's own.
 //
-// Threads: one at a time, and calls block on the disk (NoteTrial alone is a few microseconds): not
-// for the thread that feeds the mirror, except NoteTrial.
+// Threads: one at a time, and calls block on the disk: not for the thread that feeds the mirror.
+// The exception is NoteTrial: a few microseconds, and from any thread, beside the others.
 #pragma once
 
 #include <cstdint>
@@ -71,6 +71,9 @@ struct Loaded {
   GenerationInfo info;         // the claim as Freshness 7 has it now: proven, estimated or unknown
   uint64_t generation = 0;     // its number
   std::vector<Entry> entries;  // by key
+  bool good = true;            // past its probation
+  bool fallback = false;       // an older good generation could be used in its place
+  // Only if a fallback was used: with nothing older there is nothing better.
   std::vector<Suspect> suspects;
   std::optional<base::RecordDigest> suspect_set;  // too many changes to name each: this content
   // What is wrong with the files that were passed over, for people.
@@ -97,8 +100,9 @@ class LastGood {
   // why; null: none is.
   virtual absl::StatusOr<Loaded> Load(absl::FunctionRef<absl::Status(const Loaded&)> rejected) = 0;
 
-  // Writes a new generation with these records; afterwards at most keep_generations are there. A
-  // generation written while `on_trial` counts as good only once MarkGood said so.
+  // Writes a new generation with these records; afterwards at most keep_generations are there, and
+  // among them the newest good one. A generation written while `on_trial` counts as good only once
+  // MarkGood said so.
   // ResourceExhausted: the disk is full; others: it failed. Older generations are then untouched.
   virtual absl::Status Write(const MirrorSnapshot& records, const GenerationInfo& info,
                              bool on_trial) = 0;
@@ -111,8 +115,8 @@ class LastGood {
   // Empty, with no set: nothing is on trial.
   virtual absl::Status NoteTrial(const std::vector<Suspect>& changes,
                                  const std::optional<base::RecordDigest>& set) = 0;
-  // The newest written generation is good, and no trial is under way.
-  virtual absl::Status MarkGood() = 0;
+  // Written generations of this incarnation, up to this revision, are good. Trials are NoteTrial's.
+  virtual absl::Status MarkGood(uint64_t revision) = 0;
   // Suspects of earlier processes need no longer be remembered.
   virtual absl::Status ForgetSuspects() = 0;
 

@@ -141,6 +141,11 @@ absl::Status CheckNumbers(const Config& config) {
             ? absl::OkStatus()
             : CheckRange("snapshot-rate-bytes", config.snapshot_rate_bytes,
                          Config::kSnapshotRateMin, Config::kSnapshotRateMax),
+        config.mirror_rate_bytes == 0 ? absl::OkStatus()
+                                      : CheckRange("mirror-rate-bytes", config.mirror_rate_bytes,
+                                                   Config::kMirrorRateMin, Config::kMirrorRateMax),
+        CheckRange("mirror-loads", config.mirror_loads, Config::kMirrorLoadsMin,
+                   Config::kMirrorLoadsMax),
         CheckRange("max-request-bytes", config.max_request_bytes, Config::kRequestBytesMin,
                    Config::kRequestBytesMax),
         CheckRange("max-txn-ops", config.max_txn_ops, 1, Config::kTxnOpsMax)}) {

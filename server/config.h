@@ -44,6 +44,10 @@ struct Config {
   // Slower than this no transfer would ever catch up with the log behind it.
   static constexpr uint64_t kSnapshotRateMin = uint64_t{64} << 10;
   static constexpr uint64_t kSnapshotRateMax = uint64_t{1} << 40;
+  static constexpr uint64_t kMirrorRateMin = uint64_t{64} << 10;
+  static constexpr uint64_t kMirrorRateMax = uint64_t{1} << 40;
+  static constexpr uint64_t kMirrorLoadsMin = 4;  // so that each class has one
+  static constexpr uint64_t kMirrorLoadsMax = 4096;
   static constexpr uint64_t kCacheBytesMin = uint64_t{1} << 20;
   static constexpr uint64_t kCacheBytesMax = uint64_t{1} << 42;
   // Every voter more makes each write wait for more of them; learners only cost the leader's
@@ -78,6 +82,8 @@ struct Config {
   uint64_t log_bytes = uint64_t{256} << 20;
   uint64_t cache_bytes = uint64_t{64} << 20;
   uint64_t snapshot_rate_bytes = uint64_t{64} << 20;  // a second; 0: no limit
+  uint64_t mirror_rate_bytes = uint64_t{128} << 20;   // a second, of whole copies; 0: no limit
+  uint64_t mirror_loads = 32;                         // whole copies at once
   uint64_t max_request_bytes = 1536 * 1024;
   uint64_t max_txn_ops = 128;
   int64_t quota_backend_bytes = 0;            // what the store may take; <= 0: no quota

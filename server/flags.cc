@@ -158,6 +158,13 @@ constexpr Flag kFlags[] = {
     {"snapshot-rate-bytes", "BYTES",
      "Bytes a second at which snapshots leave this member, 0 for no limit (default: 67108864)",
      [](std::string_view v, Config* c) { return SetNumber(v, &c->snapshot_rate_bytes); }},
+    {"mirror-rate-bytes", "BYTES",
+     "Bytes a second at which whole copies of prefixes leave this member for clients' mirrors, 0 "
+     "for no limit (default: 134217728)",
+     [](std::string_view v, Config* c) { return SetNumber(v, &c->mirror_rate_bytes); }},
+    {"mirror-loads", "N",
+     "Whole copies of prefixes on their way to clients' mirrors at once (default: 32)",
+     [](std::string_view v, Config* c) { return SetNumber(v, &c->mirror_loads); }},
     {"max-request-bytes", "BYTES", "Largest request accepted (default: 1572864)",
      [](std::string_view v, Config* c) { return SetNumber(v, &c->max_request_bytes); }},
     {"max-txn-ops", "N", "Most operations in one transaction (default: 128)",

@@ -41,6 +41,7 @@
 #include "server/member_service.h"
 #include "server/member_view.h"
 #include "server/metrics.h"
+#include "server/mirror_service.h"
 #include "server/peer_lease_service.h"
 #include "server/peer_member_service.h"
 #include "server/peer_transport.h"
@@ -80,7 +81,7 @@ constexpr absl::Duration kReplayPoll = absl::Milliseconds(2);
 std::vector<std::string> CountedServices() {
   return {"etcdserverpb.KV",      "etcdserverpb.Watch",       "etcdserverpb.Lease",
           "etcdserverpb.Cluster", "etcdserverpb.Maintenance", "v3electionpb.Election",
-          "v3lockpb.Lock"};
+          "v3lockpb.Lock",        "holdfast.v1.Mirror"};
 }
 
 uint64_t RandomNonZero() {
@@ -166,6 +167,7 @@ class ServerImpl : public Server {
   std::unique_ptr<ElectionService> election_service_;
   std::unique_ptr<LockService> lock_service_;
   std::unique_ptr<WatchService> watch_service_;
+  std::unique_ptr<MirrorService> mirror_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
   MetricsRegistry metrics_;
@@ -500,6 +502,7 @@ void ServerImpl::RegisterMetrics() {
   server_metrics_ = std::make_unique<ServerMetrics>(View(), log_.get(), &storage_metrics_,
                                                     &applied_metrics_, &rpc_metrics_, providers);
   server_metrics_->Register(&metrics_);
+  mirror_service_->RegisterMetrics(&metrics_);
   rpc_metrics_.Register(&metrics_);
   AddProcessMetrics(&metrics_);
 }
@@ -528,6 +531,12 @@ absl::Status ServerImpl::OpenClientPort() {
   compactor_ = std::make_unique<Compactor>(View(), config_.compaction);
   watch_hub_->Start(View());
   watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
+  mirror_service_ =
+      MirrorService::Create({.limits = {.snapshots = static_cast<int>(config_.mirror_loads),
+                                        .bytes_per_second = config_.mirror_rate_bytes},
+                             .seed = base::RandomSeed(),
+                             .on_fatal = on_fatal_},
+                            View(), admission_.get());
   waiting_calls_ = std::make_shared<WaitingCalls>();
   election_service_ = std::make_unique<ElectionService>(waiting_calls_);
   lock_service_ = std::make_unique<LockService>(waiting_calls_);
@@ -539,7 +548,7 @@ absl::Status ServerImpl::OpenClientPort() {
        .metrics_urls = config_.listen_metrics_urls,
        .services = {kv_service_->service(), watch_service_->service(), lease_service_->service(),
                     cluster_service_.get(), member_service_.get(), maintenance_service_.get(),
-                    election_service_.get(), lock_service_.get()},
+                    election_service_.get(), lock_service_.get(), mirror_service_->service()},
        .max_request_bytes = config_.max_request_bytes,
        .health = HealthOf(),
        .rpc_metrics = &rpc_metrics_,
@@ -591,6 +600,7 @@ void ServerImpl::CloseClientPort() {
   if (lease_router_ != nullptr) lease_router_->Stop();
   if (member_changer_ != nullptr) member_changer_->Stop();
   if (maintenance_service_ != nullptr) maintenance_service_->Stop();
+  if (mirror_service_ != nullptr) mirror_service_->Stop();
   if (watch_service_ != nullptr) watch_service_->Stop();
   if (watch_hub_ != nullptr) watch_hub_->Stop();
   if (client_port_ == nullptr) {
