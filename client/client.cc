@@ -14,6 +14,7 @@
 #include "base/strings.h"
 #include "client/claim.h"
 #include "client/dispatcher.h"
+#include "client/machine_clock.h"
 #include "client/mirror_set.h"
 #include "client/process.h"
 #include "client/wire.h"
@@ -73,8 +74,6 @@ class Client::Impl {
   // As Client::Open says.
   absl::Status OpenMirrors(const ClientOptions& options) {
     if (options.prefixes.empty()) return absl::OkStatus();
-    internal::Surroundings surroundings = internal::Surroundings::OfThisMachine();
-    surroundings.clock = dispatcher_.clock();
     scheduler_ = std::make_shared<internal::ThreadScheduler>();
     mirrors_ = std::make_shared<internal::MirrorSet>(
         internal::MirrorSet::Options{
@@ -86,7 +85,7 @@ class Client::Impl {
             .clock = dispatcher_.clock(),
             .max_clock_slow = options.max_clock_slow,
             .seed = options.seed.value_or(base::RandomSeed()),
-            .surroundings = std::move(surroundings)},
+            .surroundings = internal::SurroundingsOf(dispatcher_.clock())},
         scheduler_, internal::MakeGrpcUplinks(scheduler_));
     return mirrors_->Open();
   }

@@ -124,12 +124,9 @@ absl::Status MirrorImpl::LoadFromDisk(std::unique_ptr<LastGood> files) {
   usable_ = true;
   suspects_ = loaded->suspects;
   suspect_set_ = loaded->suspect_set;
-  if (loaded->good || !loaded->fallback) {
-    good_ = accepted_;
-  } else if (absl::Status noted = files_->NoteTrial({}, VersionStore::ContentDigest(accepted_));
-             !noted.ok()) {
-    return noted;
-  } else {
+  // An unproven copy is on trial by itself; what comes on top of it is another trial.
+  good_ = accepted_;
+  if (!loaded->good) {
     trial_noted_ = true;
     on_trial_.push_back({accepted_, accepted_info_.revision, started_at_});
   }
