@@ -234,6 +234,10 @@ class FakeKv : public etcdserverpb::KV::CallbackService {
       bool found = false;
       if (stamp.has_value()) {
         grpc::Status status = FindOutcome(world(), *stamp, response, &found);
+        // As the server: 0 and 1 are answers for good, nothing is none.
+        if (status.ok() || found) {
+          context->AddTrailingMetadata("holdfast-deduplicated", found ? "1" : "0");
+        }
         if (!status.ok() || found) return status;
       }
       grpc::Status status = (world().data.*apply)(*request, response);

@@ -73,11 +73,11 @@ static inline hf_bytes hf_str(const char* text) {
 /* gRPC's numbers. */
 typedef enum hf_code {
   HF_OK = 0,
-  HF_CANCELLED = 1,           /* the client was closed before anything was sent */
-  HF_UNKNOWN = 2,             /* a write was sent and got no definite answer */
-  HF_INVALID_ARGUMENT = 3,    /* the call makes no sense; the text says what would */
-  HF_DEADLINE_EXCEEDED = 4,   /* nothing was sent in time; or what was waited for did not come */
-  HF_NOT_FOUND = 5,           /* hf_live_open: there is no such key */
+  HF_CANCELLED = 1,         /* the client was closed before anything was sent */
+  HF_UNKNOWN = 2,           /* a write was sent and got no definite answer */
+  HF_INVALID_ARGUMENT = 3,  /* the call makes no sense; the text says what would */
+  HF_DEADLINE_EXCEEDED = 4, /* nothing was sent in time; or what was waited for did not come */
+  HF_NOT_FOUND = 5,         /* hf_live_open: there is no such key */
   HF_ALREADY_EXISTS = 6,
   HF_PERMISSION_DENIED = 7,
   HF_RESOURCE_EXHAUSTED = 8,  /* held back: hf_error_retry_after_ms; or a scan beyond its limit */
@@ -86,8 +86,8 @@ typedef enum hf_code {
   HF_OUT_OF_RANGE = 11,       /* a compaction overtook a scan: scan again */
   HF_UNIMPLEMENTED = 12,
   HF_INTERNAL = 13,
-  HF_UNAVAILABLE = 14,        /* no quorum, or no server: a write had no effect */
-  HF_DATA_LOSS = 15,          /* nothing to serve: no store, no copy on disk, no defaults */
+  HF_UNAVAILABLE = 14, /* no quorum, or no server: a write had no effect */
+  HF_DATA_LOSS = 15,   /* nothing to serve: no store, no copy on disk, no defaults */
   HF_UNAUTHENTICATED = 16
 } hf_code;
 
@@ -140,10 +140,10 @@ HF_API void hf_string_free(char* text);
  * the call that gave this. Ask again for a later one: it grows. */
 typedef struct hf_freshness {
   uint64_t max_age_ns;
-  uint64_t revision; /* of the store, which the data shows exactly */
-  int32_t proof;     /* hf_proof */
-  int32_t source;    /* hf_source */
-  int32_t grade;     /* hf_grade */
+  uint64_t revision;  /* of the store, which the data shows exactly */
+  int32_t proof;      /* hf_proof */
+  int32_t source;     /* hf_source */
+  int32_t grade;      /* hf_grade */
   int32_t superseded; /* not 0: a newer revision was seen and refused, or held back */
 } hf_freshness;
 
@@ -198,7 +198,8 @@ typedef struct hf_observer {
 
 /* Judges a new set of records of one prefix before it is served: 0 takes it; anything else refuses
  * it, with a text of at most why_size bytes, NUL included. `before` is what is served now (empty at
- * first). Runs on a thread of the prefix's own; has 200 ms. The snapshots are valid for the call. */
+ * first). Runs on a thread of the prefix's own; has 200 ms. The snapshots are valid for the call.
+ */
 typedef struct hf_validator {
   hf_bytes prefix; /* one of the configuration's */
   int (*validate)(void* context, const hf_snapshot* before, const hf_snapshot* after, char* why,
@@ -276,9 +277,9 @@ HF_API hf_code hf_scan(hf_client* client, hf_bytes prefix, const hf_read_options
 
 typedef struct hf_write_result {
   uint64_t revision;
-  int64_t deleted;  /* of a delete: keys that existed */
+  int64_t deleted; /* of a delete: keys that existed */
   int32_t attempts;
-  int32_t applied;  /* 0: hf_put_if found another revision, and did nothing */
+  int32_t applied;           /* 0: hf_put_if found another revision, and did nothing */
   char token[HF_TOKEN_SIZE]; /* for HF_AT_LEAST, also of another process; ends with NUL */
 } hf_write_result;
 
@@ -374,8 +375,7 @@ typedef struct hf_value hf_value;
  * refuses the set that holds it, with a text; the value before it stays. It runs on a thread of the
  * prefix's own, now and until hf_close. HF_NOT_FOUND: there is no such key. */
 HF_API hf_code hf_live_open(hf_client* client, hf_bytes key,
-                            int (*check)(void* context, hf_bytes value, char* why,
-                                         size_t why_size),
+                            int (*check)(void* context, hf_bytes value, char* why, size_t why_size),
                             void* context, hf_live** out, hf_error** error);
 /* The newest value that was taken. No lock, no wait, never NULL, whatever the policy: for
  * fail-static prefixes. */
