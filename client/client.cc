@@ -309,8 +309,10 @@ void Client::Get(std::string_view key, const ReadOptions& options,
       What("Get", key), RangeQuery::Key(key), impl_->Allowed(key, options),
       [impl = impl_.get(), key = std::string(key), options,
        done = std::move(done)](Result<RangeResult> read) mutable {
-        Result<Answer> answer = read.status();
-        if (read.ok()) {
+        Result<Answer> answer = absl::UnknownError("");
+        if (!read.ok()) {
+          answer = read.status();
+        } else {
           auto& entries = read->value.entries;
           answer = Read<Answer>{std::nullopt, read->fresh, read->incarnation};
           if (!entries.empty()) answer->value = std::move(entries.front());

@@ -165,6 +165,7 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   void OnGood(const MirrorSnapshot& version, uint64_t revision);
   void WriteSoon();
   GenerationInfo Generation() const;
+  void NoteClaim();
   void OnWritten(uint64_t build, uint64_t revision, const absl::Status& status);
   void OnOverride(absl::StatusOr<LastGood::Override> changed);
   void TellDiskProblem(const absl::Status& status);
@@ -231,6 +232,7 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   DiskKeeper* keeper_ = nullptr;
   size_t slot_ = 0;
   uint64_t written_build_ = 0;
+  uint64_t written_revision_ = 0;
   absl::Duration next_disk_try_;
   bool trial_noted_ = false;
 };

@@ -117,6 +117,7 @@ TEST_F(MirrorClientTest, FollowsTheStore) {
   Shows(store_.Put("/c/k", "2"));
   EXPECT_EQ(Value(), "2");
   Shows(store_.Put("/c/l", "3"));
+  ASSERT_TRUE(mirror().WaitFresh(absl::Seconds(1), kSoon).ok());
   const auto scan = mirror().Scan("/c/");
   ASSERT_TRUE(scan.ok());
   EXPECT_EQ(scan->value.size(), 2u);
@@ -152,7 +153,7 @@ TEST_F(MirrorClientTest, AfterAnOutageItGoesOnWhereItWas) {
   Shows(revision);
   EXPECT_EQ(Value(), "3");
   EXPECT_EQ(store_.loads_whole(), 1);
-  EXPECT_EQ(store_.loads_resumed(), 1);
+  EXPECT_TRUE(store_.WaitUntil([&] { return store_.loads_resumed() == 1; }));
 }
 
 TEST_F(MirrorClientTest, WithoutHistoryADigestSpareTheTransferIfNothingChanged) {
