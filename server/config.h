@@ -60,6 +60,10 @@ struct Config {
   static constexpr absl::Duration kElectionMax = absl::Seconds(50);
   // etcd's.
   static constexpr absl::Duration kWatchProgressMin = absl::Milliseconds(100);
+  // Shorter than a client's retries a session would not outlive what it is for; longer, the memory
+  // of clients that are gone adds up.
+  static constexpr absl::Duration kSessionTtlMin = absl::Minutes(1);
+  static constexpr absl::Duration kSessionTtlMax = absl::Hours(24 * 30);
   // Below this, one lost heartbeat and a slow disk write start an election.
   static constexpr int kElectionHeartbeatsMin = 5;
 
@@ -93,6 +97,7 @@ struct Config {
   std::string auto_compaction_retention;
   CompactionPolicy compaction;
   absl::Duration watch_progress_interval = absl::Minutes(10);
+  absl::Duration session_ttl = absl::Hours(1);
   std::string log_level = "info";
   RepairMode repair = RepairMode::kAuto;
   // The last resort when a majority is lost for good: start from this member's data alone.

@@ -190,6 +190,10 @@ constexpr Flag kFlags[] = {
     {"experimental-watch-progress-notify-interval", "DURATION",
      "The name that etcd 3.4 and 3.5 have for --watch-progress-notify-interval",
      [](std::string_view v, Config* c) { return SetDuration(v, &c->watch_progress_interval); }},
+    {"session-ttl", "DURATION",
+     "How long a client may be idle before its exactly-once session is forgotten, of the time in "
+     "which there is a leader; 1m to 720h (default: 1h)",
+     [](std::string_view v, Config* c) { return SetDuration(v, &c->session_ttl); }},
     {"log-level", "LEVEL", "debug, info, warn or error (default: info)",
      [](std::string_view v, Config* c) { return SetText(v, &c->log_level); }},
     {"repair", "MODE",
