@@ -120,10 +120,7 @@ bool Holds(const GenerationContent& content, const Suspect& suspect) {
 // second: it did not die of it, and this one might.
 bool Blames(const DeadTrial& dead, const GenerationContent& content, bool good) {
   const Trial& trial = dead.trial;
-  const auto& on_trial = trial.generations;
-  if (!good && std::find(on_trial.begin(), on_trial.end(), IdOf(content)) != on_trial.end()) {
-    return true;
-  }
+  if (!good && trial.generation == IdOf(content)) return true;
   return trial.set == content.content ||
          std::any_of(trial.changes.begin(), trial.changes.end(),
                      [&](const Suspect& suspect) { return Holds(content, suspect); });
@@ -220,7 +217,7 @@ class LastGoodImpl : public LastGood {
 
   absl::Status EnsureTrialFile() ABSL_EXCLUSIVE_LOCKS_REQUIRED(trial_mutex_);
   absl::Status SetTrial(Trial trial) ABSL_EXCLUSIVE_LOCKS_REQUIRED(trial_mutex_);
-  absl::Status AddToTrial(const TrialGeneration& generation);
+  absl::Status PutOnTrial(const std::optional<TrialGeneration>& generation);
 
   const Options options_;
   const Place place_;
@@ -314,10 +311,11 @@ absl::Status LastGoodImpl::Take(const View& view, const GenerationName& name,
   health_[name.number] = Health::kSound;
   held_against_ = std::move(held_against);
   if (!name.good || crashes > 0) {
+    std::erase_if(unproven_, [&](const Mine& mine) { return mine.id == id; });
     unproven_.push_back(*in_hand_);
     // If this cannot be noted, a crash of this process goes unseen: served all the same, for data
     // of yesterday is better than none.
-    AddToTrial(id).IgnoreError();
+    PutOnTrial(id).IgnoreError();
   }
   return absl::OkStatus();
 }
@@ -385,6 +383,7 @@ void LastGoodImpl::FollowFork() {
   in_hand_.reset();
   unproven_.clear();
   absl::MutexLock lock(&trial_mutex_);
+  if (trial_file_ == nullptr || trial_file_->OfThisProcess()) return;
   trial_file_.reset();
   trial_ = {};
 }
@@ -433,7 +432,7 @@ absl::StatusOr<LastGoodImpl::Mine> LastGoodImpl::WriteGenerationFile(RecordScan 
                   .revision = info.revision,
                   .good = !on_trial};
   // Before it can be found: whoever finds it must also find that it is on trial.
-  if (on_trial) status = AddToTrial(mine.id);
+  if (on_trial) status = PutOnTrial(mine.id);
   if (status.ok()) status = (*file)->Commit(place_.PathOf(name));
   if (!status.ok()) return status;
   health_[name.number] = Health::kSound;
@@ -444,7 +443,9 @@ absl::Status LastGoodImpl::WriteRecords(RecordScan records, const GenerationInfo
                                         bool on_trial) {
   FollowFork();
   pending_claim_.reset();
-  in_hand_.reset();  // the data is no longer that generation's, whatever comes of this
+  // What is served is no longer that generation, whatever comes of this.
+  in_hand_.reset();
+  PutOnTrial(std::nullopt).IgnoreError();
   incarnation_ = info.incarnation;
   const auto writer = BecomeWriter();
   if (!writer.ok() || !*writer) return writer.status();
@@ -520,11 +521,9 @@ void LastGoodImpl::ForgetIdleTrials(const std::vector<GenerationName>& generatio
   for (const DeadTrial& dead : ReadDeadTrials(place_.dir, place_.stem, /*tidy=*/true)) {
     const Trial& trial = dead.trial;
     if (!trial.changes.empty() || trial.set.has_value()) continue;
-    const bool there = std::any_of(
-        trial.generations.begin(), trial.generations.end(), [&](const TrialGeneration& id) {
-          return std::any_of(generations.begin(), generations.end(),
-                             [&](const auto& name) { return name.number == id.number; });
-        });
+    const bool there = std::any_of(generations.begin(), generations.end(), [&](const auto& name) {
+      return name.number == trial.generation->number;
+    });
     if (!there) unlink(dead.path.c_str());
   }
 }
@@ -591,13 +590,11 @@ absl::Status LastGoodImpl::SetTrial(Trial trial) {
   return status;
 }
 
-absl::Status LastGoodImpl::AddToTrial(const TrialGeneration& generation) {
+// In the place of the one before, which is no longer what is served: one crash goes back by one.
+absl::Status LastGoodImpl::PutOnTrial(const std::optional<TrialGeneration>& generation) {
   absl::MutexLock lock(&trial_mutex_);
   Trial trial = trial_;
-  trial.generations.push_back(generation);
-  // Those that nobody marked good and that are long pruned say nothing any more.
-  const auto most = static_cast<size_t>(options_.keep_generations) + 2;
-  while (trial.generations.size() > most) trial.generations.erase(trial.generations.begin());
+  trial.generation = generation;
   return SetTrial(std::move(trial));
 }
 
@@ -605,7 +602,7 @@ absl::Status LastGoodImpl::NoteTrial(const std::vector<Suspect>& changes,
                                      const std::optional<base::RecordDigest>& set) {
   absl::MutexLock lock(&trial_mutex_);
   Trial trial{.changes = changes, .set = set};
-  if (!trial.empty()) trial.generations = trial_.generations;
+  if (!trial.empty()) trial.generation = trial_.generation;
   return SetTrial(std::move(trial));
 }
 
@@ -640,7 +637,7 @@ absl::Status LastGoodImpl::MarkGood(uint64_t revision) {
   absl::Status status = SyncDirectory(place_.dir);
   absl::MutexLock lock(&trial_mutex_);
   Trial trial = trial_;
-  std::erase_if(trial.generations, is_good);
+  if (trial.generation.has_value() && is_good(*trial.generation)) trial.generation.reset();
   if (absl::Status noted = SetTrial(std::move(trial)); !noted.ok()) return noted;
   return status;
 }
