@@ -103,7 +103,7 @@ void Call::Deliver(Verdict verdict) {
   {
     absl::MutexLock lock(&mutex_);
     delivered_ = true;
-    over = outstanding_ == 0;
+    over = Over();
   }
   if (over) dispatcher_->Forget(this);
 }
@@ -114,6 +114,7 @@ void Call::OnReply(const Try& of, RpcReply reply) {
   {
     absl::MutexLock lock(&mutex_);
     (of.hedge ? hedge_rpc_ : rpc_) = nullptr;
+    --tries_under_way_;
     // A second try is for a first one that is silent.
     if (!of.hedge) CallOffHedge();
     if (!judged_) {
@@ -121,7 +122,7 @@ void Call::OnReply(const Try& of, RpcReply reply) {
       judged_ = verdict.has_value();
       if (judged_) CancelTries();
     }
-    over = --outstanding_ == 0 && delivered_;
+    over = Over();
   }
   if (verdict.has_value()) Deliver(*std::move(verdict));
   if (over) dispatcher_->Forget(this);
@@ -132,6 +133,7 @@ void Call::OnHedgeTimer() {
   {
     absl::MutexLock lock(&mutex_);
     hedge_timer_ = nullptr;
+    --hedge_timers_;
     if (hedge_armed_ && rpc_ != nullptr && TimeLeft() > absl::ZeroDuration()) {
       const std::optional<size_t> endpoint =
           dispatcher_->router().ChooseHedge(rung().needs_quorum(), tried_);
@@ -140,7 +142,7 @@ void Call::OnHedgeTimer() {
         hedge_rpc_ = StartTry(*endpoint, /*hedge=*/true);
       }
     }
-    over = --outstanding_ == 0 && delivered_;
+    over = Over();
   }
   if (over) dispatcher_->Forget(this);
 }
@@ -244,7 +246,7 @@ void Call::Send(size_t endpoint) {
 void Call::ArmHedge() {
   const std::optional<absl::Duration> delay = dispatcher_->router().BeginHedgeable();
   if (!delay.has_value() || *delay >= TimeLeft()) return;
-  ++outstanding_;
+  ++hedge_timers_;
   hedge_armed_ = true;
   hedge_timer_ =
       dispatcher_->loop().After(*delay, [self = shared_from_this()] { self->OnHedgeTimer(); });
@@ -274,11 +276,23 @@ std::shared_ptr<Rpc> Call::StartTry(size_t endpoint, bool hedge) {
                .paid = paid_ && !hedge,
                .hedge = hedge};
   if (!hedge) first_sent_at_ = of.sent_at;
-  ++outstanding_;
+  ++tries_under_way_;
   dispatcher_->stats().attempts.Add();
+  const std::shared_ptr<grpc::Channel> channel = dispatcher_->connections().ForTry(endpoint);
+  if (channel == nullptr) {
+    RpcReply reply;
+    reply.status = {grpc::StatusCode::UNAVAILABLE,
+                    "it could not be reached for long, and is not tried again yet"};
+    reply.sent = false;
+    dispatcher_->loop().After(absl::ZeroDuration(),
+                              [self = shared_from_this(), of, r = std::move(reply)]() mutable {
+                                self->OnReply(of, std::move(r));
+                              });
+    return nullptr;
+  }
   // Under the lock, which the reply's handler takes first: the handle is set before it is cleared.
   return Rpc::Start(
-      &dispatcher_->loop(), dispatcher_->connections().ForTry(endpoint), std::move(request),
+      &dispatcher_->loop(), channel, std::move(request),
       [self = shared_from_this(), of](RpcReply reply) { self->OnReply(of, std::move(reply)); });
 }
 
@@ -442,7 +456,7 @@ Call::MaybeVerdict Call::Again(size_t endpoint, Outcome outcome, const std::stri
   answered_ = answered_ || outcome == Outcome::kTooOld || outcome == Outcome::kBehind;
   if (sent_ || outcome != Outcome::kTimedOut) only_time_ran_out_ = false;
   // Whichever of two tries comes last goes on.
-  if (AnotherTryUnderWay()) return std::nullopt;
+  if (tries_under_way_ > 0) return std::nullopt;
   return swept_ ? Wait() : NextTry();
 }
 

@@ -122,12 +122,12 @@ class Call : public std::enable_shared_from_this<Call> {
   void Send(size_t endpoint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::shared_ptr<Rpc> StartTry(size_t endpoint, bool hedge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ArmHedge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return delivered_ && tries_under_way_ + hedge_timers_ == 0;
+  }
   void CallOffHedge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CancelTries() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteReadTime(const Try& of) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool AnotherTryUnderWay() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return rpc_ != nullptr || hedge_rpc_ != nullptr;
-  }
   MaybeVerdict Wait() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict WaitOutPushBack(absl::Duration delay) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict HandleReply(const Try& of, RpcReply reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -164,8 +164,9 @@ class Call : public std::enable_shared_from_this<Call> {
   std::shared_ptr<EventLoop::Timer> hedge_timer_ ABSL_GUARDED_BY(mutex_);
   bool hedge_armed_ ABSL_GUARDED_BY(mutex_) = false;  // the timer was not called off
   std::shared_ptr<Rpc> hedge_rpc_ ABSL_GUARDED_BY(mutex_);
-  // Tries and hedge timers that have still to come back; the call is forgotten after the last.
-  int outstanding_ ABSL_GUARDED_BY(mutex_) = 0;
+  // The call is forgotten after the last of them has come back.
+  int tries_under_way_ ABSL_GUARDED_BY(mutex_) = 0;
+  int hedge_timers_ ABSL_GUARDED_BY(mutex_) = 0;
   bool judged_ ABSL_GUARDED_BY(mutex_) = false;     // there is a verdict
   bool delivered_ ABSL_GUARDED_BY(mutex_) = false;  // `done` has run
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
