@@ -171,6 +171,7 @@ class Client::Impl {
   }
 
   const internal::EventLoop& loop() { return dispatcher_.loop(); }
+  internal::Dispatcher& dispatcher() { return dispatcher_; }
   void Close() {
     if (mirrors_ != nullptr) mirrors_->Close();
     if (scheduler_ != nullptr) scheduler_->Stop();
@@ -183,6 +184,7 @@ class Client::Impl {
     spec.what = std::move(what);
     spec.invalid = internal::Check(query, options);
     spec.rungs = internal::RungsOf(options);
+    spec.hedge = options.hedge();
     spec.deadline = options.deadline();
     if (options.level() == ReadOptions::Level::kAtLeast) {
       spec.cluster_id = options.token().cluster_id;
@@ -477,11 +479,17 @@ Link Client::state(std::string_view key_or_prefix) const {
 }
 
 std::string Client::Dump() const {
-  return impl_->mirrors() == nullptr ? "" : impl_->mirrors()->Dump();
+  std::string out;
+  impl_->dispatcher().DumpTo(&out);
+  if (impl_->mirrors() != nullptr) out += impl_->mirrors()->Dump();
+  return out;
 }
 
 std::string Client::Metrics() const {
-  return impl_->mirrors() == nullptr ? "" : impl_->mirrors()->Metrics();
+  std::string out;
+  impl_->dispatcher().MetricsTo(&out);
+  if (impl_->mirrors() != nullptr) out += impl_->mirrors()->Metrics();
+  return out;
 }
 
 absl::StatusOr<WriteResult> Client::Resolve(const absl::Status&, const WriteOptions&) {

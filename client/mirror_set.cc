@@ -194,6 +194,8 @@ void MirrorSet::Break(const absl::Status& why) {
     feed.last = false;
     feed.bytes = 0;
     feed.marks.clear();
+    feed.unproven.clear();
+    feed.unproven_bytes = 0;
     feed.live = false;
     feed.old_since.reset();
   }
@@ -333,6 +335,7 @@ void MirrorSet::FinishLoad(Feed& feed) {
 
 void MirrorSet::StartWatch(Feed& feed) {
   feed.phase = Feed::Phase::kWatching;
+  feed.live = false;
   feed.heard = scheduler_->Now();
   WatchRequest request;
   etcdserverpb::WatchCreateRequest* create = request.mutable_create_request();
@@ -374,7 +377,18 @@ void MirrorSet::OnWatch(uint64_t connection, WatchResponse response) {
     // The history was compacted under a mirror that fell behind: load again.
     feed.phase = Feed::Phase::kIdle;
     feed.live = false;
+    feed.unproven.clear();
+    feed.unproven_bytes = 0;
+    feed.marks.clear();
     return LoadNext();
+  }
+  if (response.events_size() > 0 && !feed.live && !etcd_) {
+    feed.unproven_bytes += response.ByteSizeLong();
+    if (feed.unproven_bytes > kUnprovenBytesMax) {
+      return Break(absl::UnavailableError("the member sends events and no bookmark"));
+    }
+    feed.unproven.push_back(std::move(response));
+    return;
   }
   if (response.events_size() > 0) {
     feed.mirror->Apply(response);
@@ -382,6 +396,12 @@ void MirrorSet::OnWatch(uint64_t connection, WatchResponse response) {
     FlushSoon();
   }
   if (response.has_holdfast_bookmark()) OnBookmark(feed, response.holdfast_bookmark());
+}
+
+void MirrorSet::ApplyUnproven(Feed& feed) {
+  for (const WatchResponse& response : feed.unproven) feed.mirror->Apply(response);
+  feed.unproven.clear();
+  feed.unproven_bytes = 0;
 }
 
 // All that has arrived becomes one version: the more comes at once, the less each event costs.
@@ -407,6 +427,7 @@ void MirrorSet::OnBookmark(Feed& feed, const etcdserverpb::WatchBookmark& bookma
     return Break(absl::FailedPreconditionError(
         "the member has another incarnation of the store than the one that was loaded"));
   }
+  ApplyUnproven(feed);
   const absl::Duration now = scheduler_->Now();
   feed.flush = false;
   Claim claim;
