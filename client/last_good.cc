@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <map>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -29,6 +30,8 @@ constexpr size_t kClaimSlotBytes = 1024;
 constexpr uint8_t kClaimFormat = 1;
 // A generation may be removed by the writer between listing and reading.
 constexpr int kListTries = 4;
+// While something is on trial: the newest, the one whose probation ends next, the newest good one.
+constexpr size_t kRoomOnTrial = 3;
 
 // The newest claim for a generation: the side record.
 struct SideRecord {
@@ -210,6 +213,7 @@ class LastGoodImpl : public LastGood {
   absl::StatusOr<Mine> WriteGenerationFile(RecordScan records, const GenerationInfo& info,
                                            bool on_trial);
   Health HealthOf(const GenerationName& name);
+  std::set<uint64_t> ChooseKept(const std::vector<GenerationName>& sound) const;
   void Prune();
   void ForgetIdleTrials(const std::vector<GenerationName>& generations) const;
   absl::Status WriteClaim(const GenerationInfo& info);
@@ -343,7 +347,14 @@ std::optional<Loaded> LastGoodImpl::LoadOnce(const View& view, const Rejected& r
         continue;
       }
       const absl::Status status = Take(view, name, *std::move(content), crashes, rejected, &loaded);
-      if (status.ok()) return loaded;
+      if (status.ok()) {
+        if (last_resort) {  // it was not passed over after all
+          std::erase_if(*passed_over, [&](const std::string& text) {
+            return text.starts_with(FileNameOf(name) + ":");
+          });
+        }
+        return loaded;
+      }
       pass_over(name, base::Message(status));
     }
   }
@@ -473,8 +484,32 @@ LastGoodImpl::Health LastGoodImpl::HealthOf(const GenerationName& name) {
   return health;
 }
 
+// Which of the sound generations stay, newest first. Always the newest, and the newest good one.
+// The room behind these goes first to the oldest one of this process that is on trial: where data
+// changes all the time, the newest never live to see the end of their probation.
+std::set<uint64_t> LastGoodImpl::ChooseKept(const std::vector<GenerationName>& sound) const {
+  std::set<uint64_t> kept = {sound.front().number};
+  const auto good = std::find_if(sound.begin(), sound.end(), [](const auto& n) { return n.good; });
+  const uint64_t newest_good = good == sound.end() ? 0 : good->number;
+  size_t room = static_cast<size_t>(options_.keep_generations);
+  if (newest_good != sound.front().number) {
+    room = std::max(room, kRoomOnTrial);
+    if (newest_good != 0) kept.insert(newest_good);
+    const auto next = std::find_if(sound.rbegin(), sound.rend(), [&](const GenerationName& name) {
+      return name.number > newest_good &&
+             std::any_of(unproven_.begin(), unproven_.end(),
+                         [&](const Mine& mine) { return mine.id.number == name.number; });
+    });
+    if (next != sound.rend()) kept.insert(next->number);
+  }
+  for (const GenerationName& name : sound) {
+    if (kept.size() < room) kept.insert(name.number);
+  }
+  return kept;
+}
+
 // Counts sound generations only, so that damaged ones push no good one out; a damaged one goes when
-// it is older than all that are kept. The newest good one stays whatever comes after it.
+// it is older than all that are kept.
 void LastGoodImpl::Prune() {
   const auto files = ListCacheFiles(place_.dir, place_.stem);
   if (!files.ok()) return;
@@ -483,37 +518,22 @@ void LastGoodImpl::Prune() {
     if (HealthOf(name) == Health::kSound) sound.push_back(name);
   }
   if (sound.empty()) return;
-  const auto good = std::find_if(sound.begin(), sound.end(), [](const auto& n) { return n.good; });
-  const uint64_t newest_good = good == sound.end() ? 0 : good->number;
-  // The last room is the newest good one's, unless it is among the newest anyway.
-  size_t room = static_cast<size_t>(options_.keep_generations);
-  if (newest_good != 0 && newest_good != sound.front().number) room = std::max<size_t>(room, 2);
-  uint64_t oldest_kept = 0;
-  bool good_kept = newest_good == 0;
-  std::vector<GenerationName> removed;
-  for (const GenerationName& name : sound) {
-    const bool is_it = name.number == newest_good;
-    if (is_it || room > (good_kept ? 0U : 1U)) {
-      --room;
-      good_kept |= is_it;
-      oldest_kept = name.number;
-    } else {
-      removed.push_back(name);
-    }
-  }
+  const std::set<uint64_t> kept = ChooseKept(sound);
+  bool removed = false;
   for (const GenerationName& name : files->generations) {
-    if (name.number < oldest_kept && HealthOf(name) == Health::kDamaged) removed.push_back(name);
-  }
-  for (const GenerationName& name : removed) {
-    if (options_.before_step && options_.before_step("remove") != 0) continue;
+    const Health health = HealthOf(name);
+    const bool goes = health == Health::kSound
+                          ? !kept.contains(name.number)
+                          : health == Health::kDamaged && name.number < *kept.begin();
+    if (!goes || (options_.before_step && options_.before_step("remove") != 0)) continue;
     unlink(place_.PathOf(name).c_str());
     health_.erase(name.number);
     std::erase_if(unproven_, [&](const Mine& mine) { return mine.id.number == name.number; });
+    removed = true;
   }
-  if (!removed.empty()) {
-    const auto left = ListCacheFiles(place_.dir, place_.stem);
-    if (left.ok()) ForgetIdleTrials(left->generations);
-  }
+  if (!removed) return;
+  const auto left = ListCacheFiles(place_.dir, place_.stem);
+  if (left.ok()) ForgetIdleTrials(left->generations);
 }
 
 // Dead processes that blame nothing but generations that are gone need not be remembered.

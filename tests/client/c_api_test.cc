@@ -278,6 +278,8 @@ TEST_F(CApi, AMirrorServesThroughAnOutageAndARestart) {
   EXPECT_EQ(Get("/c/b"), "(none)");
   AwaitRevision(store_.Put("/c/a", "2"));
   EXPECT_EQ(Get("/c/a"), "2");
+  ASSERT_EQ(hf_mirror_wait_fresh(mirror(), 60'000, 20'000, nullptr), HF_OK);
+  hf_mirror_mark_good(mirror(), store_.revision());
 
   store_.StopServing();
   EXPECT_EQ(Get("/c/a"), "2");
@@ -299,6 +301,7 @@ TEST_F(CApi, AMirrorServesThroughAnOutageAndARestart) {
 TEST_F(CApi, ASnapshotStaysAsItIs) {
   store_.Put({{"/c/a", "1"}, {"/c/b", "2"}, {"/c/dir/c", "3"}});
   Open();
+  ASSERT_EQ(hf_mirror_wait_fresh(mirror(), 60'000, 20'000, nullptr), HF_OK);
   hf_snapshot* snapshot = nullptr;
   ASSERT_EQ(hf_mirror_snapshot(mirror(), &snapshot, nullptr), HF_OK);
   AwaitRevision(store_.Put("/c/a", "changed"));

@@ -120,12 +120,13 @@ TEST_F(LastGoodTest, NothingThereIsNotFound) {
 }
 
 TEST_F(LastGoodTest, FilesAreForThisUserAlone) {
-  umask(0);
+  const mode_t mask = umask(0);
   LastGood::Options deep = options();
   deep.dir += "/made/for/it";
   auto last_good = CacheTest::Open(deep);
   ASSERT_TRUE(Write(*last_good, kOld, InfoAt(10)).ok());
   ASSERT_TRUE(last_good->NoteClaim(InfoAt(10)).ok());
+  umask(mask);
   struct stat info;
   ASSERT_EQ(stat((dir_.path() + "/made").c_str(), &info), 0);
   EXPECT_EQ(info.st_mode & 0777, 0700U);
@@ -996,29 +997,61 @@ TEST_F(TrialTest, ATrialIsNotedInAChildOfItsOwn) {
 // ------------------------------------------------------------------------------ pruning and
 // sharing
 
-TEST_F(LastGoodTest, KeepsThreeAndTheNewestGoodOne) {
+TEST_F(LastGoodTest, KeepsThree) {
   auto last_good = Open();
   for (uint64_t r = 1; r <= 5; ++r) ASSERT_TRUE(Write(*last_good, kOld, InfoAt(r)).ok());
   EXPECT_THAT(Generations(),
               ElementsAre(HasSubstr("003.good"), HasSubstr("004.good"), HasSubstr("005.good")));
-  for (uint64_t r = 6; r <= 9; ++r) ASSERT_TRUE(Write(*last_good, kOld, InfoAt(r), true).ok());
-  EXPECT_THAT(Generations(), ElementsAre(HasSubstr("005.good"), HasSubstr("008.unproven"),
-                                         HasSubstr("009.unproven")));
-  ASSERT_TRUE(last_good->MarkGood(8).ok());
-  ASSERT_TRUE(Write(*last_good, kOld, InfoAt(10), true).ok());
-  EXPECT_THAT(Generations(), ElementsAre(HasSubstr("008.good"), HasSubstr("009.unproven"),
-                                         HasSubstr("010.unproven")));
 }
 
-TEST_F(LastGoodTest, OneGenerationIsTwoWhileTheNewerIsOnTrial) {
-  LastGood::Options one = options();
-  one.keep_generations = 1;
-  auto last_good = CacheTest::Open(one);
-  ASSERT_TRUE(Write(*last_good, kOld, InfoAt(1)).ok());
-  ASSERT_TRUE(Write(*last_good, kOld, InfoAt(2), true).ok());
-  EXPECT_THAT(Generations(), SizeIs(2));
-  ASSERT_TRUE(Write(*last_good, kOld, InfoAt(3)).ok());
-  EXPECT_THAT(Generations(), ElementsAre(HasSubstr("003.good")));
+// A change every second, and a probation of sixty: one of them must get through it.
+TEST_F(LastGoodTest, WhereDataChangesAllTheTimeTheGoodOneStillMovesOn) {
+  for (const int keep : {1, 2, 3, 5}) {
+    LastGood::Options few = options();
+    few.keep_generations = keep;
+    few.prefix = "/" + std::to_string(keep);
+    auto last_good = CacheTest::Open(few);
+    ASSERT_TRUE(Write(*last_good, {}, InfoAt(1)).ok());
+    uint64_t good = 1;
+    for (uint64_t r = 2; r <= 300; ++r) {
+      ASSERT_TRUE(Write(*last_good, {}, InfoAt(r), true).ok());
+      if (r > 60) {
+        ASSERT_TRUE(last_good->MarkGood(r - 60).ok());
+      }
+      const auto all = ListGenerations(dir_.path(), machine_.surroundings());
+      size_t here = 0;
+      for (const GenerationListing& one : *all) {
+        if (one.prefix != few.prefix) continue;
+        ++here;
+        if (one.good) good = std::max(good, one.info.revision);
+      }
+      ASSERT_LE(here, static_cast<size_t>(std::max(keep, 3)));
+      ASSERT_GE(good + 125, r);
+    }
+    // A last one that is good at once leaves no more than asked for.
+    ASSERT_TRUE(Write(*last_good, {}, InfoAt(301)).ok());
+    EXPECT_EQ(FilesWith(dir_.path(), CacheStem(few.prefix) + ".0").size(),
+              static_cast<size_t>(keep));
+  }
+}
+
+TEST_F(LastGoodTest, OneThatNobodyWillProveDoesNotTakeTheRoom) {
+  ASSERT_TRUE(Write(*Open(), kOld, InfoAt(1)).ok());
+  ASSERT_TRUE(Write(*Open(), kOld, InfoAt(2), true).ok());
+  auto last_good = Open();
+  ASSERT_EQ(last_good
+                ->Load([](const Loaded& candidate) {
+                  return candidate.good ? absl::OkStatus() : absl::AbortedError("no");
+                })
+                ->info.revision,
+            1U);
+  for (uint64_t r = 3; r <= 6; ++r) ASSERT_TRUE(Write(*last_good, kOld, InfoAt(r), true).ok());
+  EXPECT_THAT(Generations(), ElementsAre(HasSubstr("001.good"), HasSubstr("003.unproven"),
+                                         HasSubstr("006.unproven")));
+  ASSERT_TRUE(last_good->MarkGood(5).ok());
+  ASSERT_TRUE(Write(*last_good, kOld, InfoAt(7), true).ok());
+  EXPECT_THAT(Generations(), ElementsAre(HasSubstr("003.good"), HasSubstr("006.unproven"),
+                                         HasSubstr("007.unproven")));
 }
 
 TEST_F(LastGoodTest, OneOfTwoProcessesWritesAndTheOtherTakesOver) {
