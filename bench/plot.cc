@@ -22,10 +22,10 @@ constexpr double kPanelHeight = 150;
 constexpr double kPanelHead = 24;  // title of a panel, beside its legend
 constexpr double kLegendRow = 17;
 constexpr double kPanelGap = 16;
-constexpr double kAxisHeight = 44;
-constexpr double kFooterHeight = 24;
+constexpr double kAxisHeight = 38;
+constexpr double kFooterHeight = 12;
 constexpr double kPngScale = 2;  // sharp on dense screens
-constexpr int kYTicks = 5;
+constexpr int kYTicks = 6;
 constexpr int kXTicks = 12;
 constexpr const char* kFont = "DejaVu Sans";
 
@@ -221,7 +221,8 @@ class Painter {
 
  private:
   double X(double x) const {
-    return kLeft + (kPlotWidth - kLeft - kRight) * std::clamp(x / plot_.x_max, 0.0, 1.0);
+    return kLeft + (kPlotWidth - kLeft - kRight) *
+                       std::clamp((x - plot_.x_min) / (plot_.x_max - plot_.x_min), 0.0, 1.0);
   }
 
   // Labels that do not fit beside each other take turns in two rows.
@@ -301,11 +302,17 @@ class Painter {
     pen_.Color(ColorOf(line.color));
     pen_.Stroke(line.width, line.dash);
     cairo_t* const cr = pen_.raw();
+    const std::vector<PlotPoint>& points = line.points;
     double last = -std::numeric_limits<double>::infinity();
-    for (const PlotPoint& point : line.points) {
+    for (size_t i = 0; i < points.size(); ++i) {
+      const PlotPoint& point = points[i];
+      if (point.x < plot_.x_min) continue;
+      // The middle of a level stretch adds nothing but bytes.
+      const bool level = i > 0 && i + 1 < points.size() && points[i - 1].y == point.y &&
+                         points[i + 1].y == point.y && points[i + 1].x - point.x <= line.gap;
       if (point.x - last > line.gap) {
         cairo_move_to(cr, X(point.x), at(point.y));
-      } else {
+      } else if (!level) {
         cairo_line_to(cr, X(point.x), at(point.y));
       }
       last = point.x;
@@ -325,14 +332,16 @@ class Painter {
   }
 
   void Axis(double y) {
-    const double step = TickStep(plot_.x_max, kXTicks);
+    const double span = plot_.x_max - plot_.x_min;
+    const double step = TickStep(span, kXTicks);
     pen_.Stroke(1, PlotDash::kSolid);
     pen_.Font(11);
-    for (double x = 0; x <= plot_.x_max * 1.0001; x += step) {
+    for (double x = 0; x <= span * 1.0001; x += step) {
+      const double at = X(plot_.x_min + x);
       pen_.Color(kFrame);
-      pen_.Line(X(x), y, X(x), y + 4);
+      pen_.Line(at, y, at, y + 4);
       pen_.Color(kInk);
-      pen_.Text(X(x), y + 17, TickText(x), Align::kCenter);
+      pen_.Text(at, y + 17, TickText(x), Align::kCenter);
     }
     pen_.Color(kFaint);
     pen_.Text((kLeft + kPlotWidth - kRight) / 2, y + 34, plot_.x_label, Align::kCenter);
@@ -397,7 +406,7 @@ double TickStep(double span, int ticks) {
 }
 
 absl::Status WritePlot(const Plot& plot, const std::string& base) {
-  CHECK(plot.x_max > 0);
+  CHECK(plot.x_max > plot.x_min);
   CHECK(!plot.panels.empty());
   const double height = HeightOf(plot);
   if (absl::Status status = WriteSvg(plot, height, base + ".svg"); !status.ok()) return status;

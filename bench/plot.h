@@ -64,7 +64,9 @@ struct Plot {
   std::string title = {};
   std::string subtitle = {};
   std::string x_label = {};
-  double x_max = 1;  // > 0
+  // The axis begins at x_min, which is labelled 0: what came before is not shown.
+  double x_min = 0;
+  double x_max = 1;  // > x_min
   std::vector<PlotShade> shades = {};
   std::vector<PlotMark> marks = {};
   std::vector<PlotPanel> panels = {};  // not empty
@@ -74,7 +76,7 @@ struct Plot {
 inline constexpr int kPlotWidth = 900;  // pixels, as it is meant to be shown
 
 // Writes `base`.svg and `base`.png. Unavailable: a file cannot be written.
-// REQUIRES: x_max > 0, at least one panel.
+// REQUIRES: x_max > x_min, at least one panel.
 absl::Status WritePlot(const Plot& plot, const std::string& base);
 
 // Round distances between ticks: 1, 2 or 5 times a power of ten, at most `ticks` of them in `span`.

@@ -398,7 +398,7 @@ void Replay::AddPlot() {
   plot.panels.push_back(std::move(age));
   PlotPanel rate = {.title = "Requests that reach the store's members", .y_label = "per second"};
   rate.height = 0.7;
-  rate.lines.push_back({.name = "", .color = PlotColor::kBlack, .points = rate_->Points()});
+  rate.lines.push_back({.name = "", .color = PlotColor::kBlack, .points = rate_->Points(end_ns_)});
   const double normal = rate_->Mean(begin_ns_ + 2'000'000'000, fault_ns_);
   rate.limits.push_back({kHerdGoal * normal, "twice the normal rate"});
   plot.panels.push_back(std::move(rate));

@@ -18,6 +18,8 @@ namespace holdfast::bench {
 namespace {
 
 constexpr const char* kMetric = "grpc_server_msg_received_total";
+constexpr const char* kLife = "process_start_time_seconds";
+constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr absl::Duration kTimeout = absl::Milliseconds(400);
 constexpr size_t kMaxAnswerBytes = size_t{8} << 20;
 
@@ -86,8 +88,37 @@ double SumOfMetric(const std::string& text, const std::string& name) {
   return sum;
 }
 
+void SeenCounter::Saw(int64_t at_ns, double count, double life) {
+  if (points_.empty()) {
+    points_.push_back({at_ns, 0});
+  } else if (life == life_) {
+    points_.push_back({at_ns, points_.back().total + count - last_});
+  } else {
+    const double total = points_.back().total;
+    if (nobody_ns_ > points_.back().at_ns) points_.push_back({nobody_ns_, total});
+    points_.push_back({at_ns, total + count});
+  }
+  last_ = count;
+  life_ = life;
+}
+
+void SeenCounter::SawNobody(int64_t at_ns) { nobody_ns_ = at_ns; }
+
+double SeenCounter::At(int64_t at_ns) const {
+  if (points_.empty() || at_ns <= points_.front().at_ns) return 0;
+  if (at_ns >= points_.back().at_ns) return points_.back().total;
+  const auto after = std::ranges::upper_bound(points_, at_ns, {}, &Point::at_ns);
+  const auto before = after - 1;
+  const double share =
+      double(at_ns - before->at_ns) / double(std::max<int64_t>(after->at_ns - before->at_ns, 1));
+  return before->total + share * (after->total - before->total);
+}
+
 RequestRate::RequestRate(std::vector<std::string> endpoints, const Timeline* timeline)
-    : endpoints_(std::move(endpoints)), timeline_(timeline), thread_([this] { Run(); }) {}
+    : endpoints_(std::move(endpoints)),
+      timeline_(timeline),
+      counters_(endpoints_.size()),
+      thread_([this] { Run(); }) {}
 
 void RequestRate::Stop() {
   stop_ = true;
@@ -95,64 +126,46 @@ void RequestRate::Stop() {
 }
 
 void RequestRate::Run() {
-  std::vector<double> before(endpoints_.size(), -1);
-  int64_t due_ns = BootNs();
   while (!stop_) {
-    double requests = 0;
+    const int64_t due_ns = MonotonicNs() + absl::ToInt64Nanoseconds(kInterval);
     for (size_t i = 0; i < endpoints_.size(); ++i) {
       const auto text = HttpGet(endpoints_[i], "/metrics", kTimeout);
-      if (!text.ok()) continue;
-      const double now = SumOfMetric(*text, kMetric);
-      // A member that was restarted counts from 0 again; what one has had before we first asked is
-      // no part of any interval.
-      if (before[i] >= 0) requests += now >= before[i] ? now - before[i] : now;
-      before[i] = now;
-    }
-    {
+      const int64_t now_ns = BootNs();
       std::lock_guard lock(mutex_);
-      samples_.push_back({BootNs(), requests});
+      if (text.ok()) {
+        counters_[i].Saw(now_ns, SumOfMetric(*text, kMetric), SumOfMetric(*text, kLife));
+      } else {
+        counters_[i].SawNobody(now_ns);
+      }
     }
-    due_ns = std::max(due_ns + absl::ToInt64Nanoseconds(kInterval), BootNs());
-    const int64_t left_ns = due_ns - BootNs();
-    if (left_ns > 0) SleepUntilNs(MonotonicNs() + left_ns);
+    SleepUntilNs(due_ns);
   }
 }
 
-std::vector<RequestRate::Sample> RequestRate::samples() const {
+double RequestRate::Requests(int64_t from_ns, int64_t to_ns) const {
   std::lock_guard lock(mutex_);
-  return samples_;
+  double sum = 0;
+  for (const SeenCounter& counter : counters_) sum += counter.At(to_ns) - counter.At(from_ns);
+  return sum;
 }
 
 double RequestRate::Peak(int64_t from_ns, int64_t to_ns) const {
-  const std::vector<Sample> all = samples();
   double peak = 0;
-  for (size_t i = 2; i < all.size(); ++i) {
-    if (all[i].at_ns < from_ns || all[i].at_ns >= to_ns) continue;
-    const double seconds = double(all[i].at_ns - all[i - 2].at_ns) * 1e-9;
-    peak = std::max(peak, (all[i].requests + all[i - 1].requests) / seconds);
+  for (int64_t at_ns = from_ns; at_ns < to_ns; at_ns += kSlotNs) {
+    peak = std::max(peak, Requests(at_ns - kSecondNs, at_ns));
   }
   return peak;
 }
 
 double RequestRate::Mean(int64_t from_ns, int64_t to_ns) const {
-  const std::vector<Sample> all = samples();
-  double requests = 0;
-  int64_t first_ns = 0, last_ns = 0;
-  for (size_t i = 1; i < all.size(); ++i) {
-    if (all[i].at_ns < from_ns || all[i].at_ns >= to_ns) continue;
-    if (first_ns == 0) first_ns = all[i - 1].at_ns;
-    last_ns = all[i].at_ns;
-    requests += all[i].requests;
-  }
-  return last_ns > first_ns ? requests / (double(last_ns - first_ns) * 1e-9) : 0;
+  return to_ns > from_ns ? Requests(from_ns, to_ns) / (double(to_ns - from_ns) * 1e-9) : 0;
 }
 
-std::vector<PlotPoint> RequestRate::Points() const {
-  const std::vector<Sample> all = samples();
+std::vector<PlotPoint> RequestRate::Points(int64_t until_ns) const {
+  const int64_t step_ns = absl::ToInt64Nanoseconds(kInterval);
   std::vector<PlotPoint> points;
-  for (size_t i = 1; i < all.size(); ++i) {
-    const double seconds = double(all[i].at_ns - all[i - 1].at_ns) * 1e-9;
-    points.push_back({timeline_->Seconds(all[i].at_ns), all[i].requests / seconds});
+  for (int64_t at_ns = timeline_->begin_ns() + step_ns; at_ns <= until_ns; at_ns += step_ns) {
+    points.push_back({timeline_->Seconds(at_ns), Mean(at_ns - step_ns, at_ns)});
   }
   return points;
 }

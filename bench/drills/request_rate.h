@@ -4,7 +4,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <map>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -22,6 +21,29 @@ absl::StatusOr<std::string> HttpGet(const std::string& endpoint, const std::stri
 // The sum of a metric's samples, whatever their labels, in the Prometheus text format.
 double SumOfMetric(const std::string& text, const std::string& name);
 
+// A counter that was looked at now and then, over any number of restarts of who counts.
+// Threads: one at a time.
+class SeenCounter {
+ public:
+  // `life` tells one process from the next. What a process counted before it was first looked at
+  // came after the last look at the one before it.
+  void Saw(int64_t at_ns, double count, double life);
+  // Nobody answered: whoever is next seen in another life began to count after this.
+  void SawNobody(int64_t at_ns);
+  // Counted up to then, evenly between two looks.
+  double At(int64_t at_ns) const;
+
+ private:
+  struct Point {
+    int64_t at_ns;
+    double total;
+  };
+  std::vector<Point> points_;
+  double last_ = 0;
+  double life_ = 0;
+  int64_t nobody_ns_ = 0;
+};
+
 // Asks the members every kInterval, on a thread of its own.
 class RequestRate {
  public:
@@ -32,24 +54,19 @@ class RequestRate {
   ~RequestRate() { Stop(); }
   void Stop();
 
-  // Over one second each (two intervals). 0: nothing was asked in that time.
-  double Peak(int64_t from_ns, int64_t to_ns) const;
+  double Peak(int64_t from_ns, int64_t to_ns) const;  // of any second that ends in it
   double Mean(int64_t from_ns, int64_t to_ns) const;
-  std::vector<PlotPoint> Points() const;
+  std::vector<PlotPoint> Points(int64_t until_ns) const;
 
  private:
-  struct Sample {
-    int64_t at_ns;
-    double requests;  // since the sample before
-  };
   void Run();
-  std::vector<Sample> samples() const;
+  double Requests(int64_t from_ns, int64_t to_ns) const;
 
   const std::vector<std::string> endpoints_;
   const Timeline* const timeline_;
   std::atomic<bool> stop_{false};
   mutable std::mutex mutex_;
-  std::vector<Sample> samples_;  // guarded by mutex_
+  std::vector<SeenCounter> counters_;  // guarded by mutex_
   std::thread thread_;
 };
 

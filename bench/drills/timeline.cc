@@ -192,8 +192,10 @@ Plot Timeline::NewPlot(std::string title, std::string subtitle) const {
   plot.title = std::move(title);
   plot.subtitle = std::move(subtitle);
   plot.x_label = "seconds";
-  plot.x_max = Seconds(end_ns());
-  for (const Phase& phase : phases()) {
+  const std::vector<Phase> all = phases();
+  plot.x_min = all.empty() ? 0 : Seconds(all.front().from_ns);
+  plot.x_max = std::max(Seconds(end_ns()), plot.x_min + 1e-3);
+  for (const Phase& phase : all) {
     plot.shades.push_back({.from = Seconds(phase.from_ns),
                            .to = Seconds(phase.to_ns == 0 ? end_ns() : phase.to_ns),
                            .label = phase.name,
