@@ -18,7 +18,7 @@ struct Claim {
   Proof proof = Proof::kUnknown;
   Source source = Source::kUnknown;
   uint64_t revision = 0;
-  Grade grade = Grade::kStaleAllowed;  // what a policy made of it
+  absl::Duration reduced_after = absl::InfiniteDuration();  // of the prefix's policy
   bool superseded = false;
 };
 
@@ -30,6 +30,10 @@ struct FreshnessAccess {
   static const std::shared_ptr<const base::Clock>& Clock(const Freshness& fresh);
   static double MaxClockSlow(const Freshness& fresh);
 };
+
+// The kernel's clocks, by a pointer that counts no references: an age is part of every read, on any
+// number of threads.
+std::shared_ptr<const base::Clock> RealClockPtr();
 
 // The payloads that holdfast/error.h reads.
 void SetMaybeCommitted(absl::Status& status);

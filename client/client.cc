@@ -10,8 +10,13 @@
 
 #include "absl/synchronization/notification.h"
 #include "base/check.h"
+#include "base/rng.h"
 #include "base/strings.h"
+#include "client/claim.h"
 #include "client/dispatcher.h"
+#include "client/machine_clock.h"
+#include "client/mirror_set.h"
+#include "client/process.h"
 #include "client/wire.h"
 #include "etcd/rpc.pb.h"
 
@@ -66,8 +71,112 @@ class Client::Impl {
  public:
   explicit Impl(const ClientOptions& options) : dispatcher_(options) {}
 
+  // As Client::Open says.
+  absl::Status OpenMirrors(const ClientOptions& options) {
+    if (options.prefixes.empty()) return absl::OkStatus();
+    scheduler_ = std::make_shared<internal::ThreadScheduler>();
+    mirrors_ = std::make_shared<internal::MirrorSet>(
+        internal::MirrorSet::Options{
+            .endpoints = dispatcher_.endpoints(),
+            .prefixes = options.prefixes,
+            .disk_dir = options.disk_dir.empty() ? internal::DefaultCacheDir() : options.disk_dir,
+            .name = options.name.empty() ? internal::ProgramName() : options.name,
+            .observer = options.observer,
+            .clock = dispatcher_.clock(),
+            .max_clock_slow = options.max_clock_slow,
+            .seed = options.seed.value_or(base::RandomSeed()),
+            .surroundings = internal::SurroundingsOf(dispatcher_.clock())},
+        scheduler_, internal::MakeGrpcUplinks(scheduler_));
+    return mirrors_->Open();
+  }
+
+  internal::MirrorImpl* FindMirror(std::string_view key) const {
+    return mirrors_ == nullptr ? nullptr : mirrors_->Find(key);
+  }
+  const internal::MirrorSet* mirrors() const { return mirrors_.get(); }
+
+  // The answer that this process's own copy gives at once to a read with these options; nullopt:
+  // the store is asked. `read(mirror)` reads it.
+  template <class T, class ReadMirror>
+  std::optional<Result<T>> Local(std::string_view key, const ReadOptions& options,
+                                 ReadMirror read) const {
+    using Level = ReadOptions::Level;
+    internal::MirrorImpl* mirror = FindMirror(key);
+    const Policy* policy = mirrors_ == nullptr ? nullptr : mirrors_->PolicyOf(key);
+    if (policy != nullptr && policy->rule() == Policy::Rule::kNeverStale &&
+        options.level() != Level::kLinearizable) {
+      return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
+          "\"{}\" is of a prefix that is never served stale (Policy::NeverStale): read it with "
+          "ReadOptions::Linearizable()",
+          base::Printable(key))));
+    }
+    if (options.level() == Level::kLocal) {
+      if (mirror != nullptr) return read(*mirror);
+      return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
+          "\"{}\" is of no mirrored prefix: name one in ClientOptions::prefixes, or read with "
+          "another level than ReadOptions::Local()",
+          base::Printable(key))));
+    }
+    if (mirror == nullptr) return std::nullopt;
+    if (options.level() == Level::kBounded) {
+      Result<T> answer = read(*mirror);
+      if (answer.ok() && answer->fresh.Within(options.max_age())) return answer;
+    }
+    if (options.level() == Level::kAtLeast &&
+        mirror->WaitFor(options.token(), absl::ZeroDuration()).ok()) {
+      Result<T> answer = read(*mirror);
+      if (answer.ok()) return answer;
+    }
+    return std::nullopt;
+  }
+
+  // The last rung of OrStale(): `answer`, or the copy's if it is an error and the copy is young
+  // enough. What the request itself got wrong stays an error.
+  template <class T, class ReadMirror>
+  Result<T> OrLocal(std::string_view key, const ReadOptions& options, Result<T> answer,
+                    ReadMirror read) const {
+    if (answer.ok() || !options.or_stale().has_value()) return answer;
+    const absl::Status& status = answer.status();
+    if (absl::IsInvalidArgument(status) || absl::IsCancelled(status) ||
+        absl::IsOutOfRange(status)) {
+      return answer;
+    }
+    internal::MirrorImpl* mirror = FindMirror(key);
+    if (mirror == nullptr) return answer;
+    Result<T> local = read(*mirror);
+    return local.ok() && local->fresh.Within(*options.or_stale()) ? local : answer;
+  }
+
+  // Without the rungs that a never-stale prefix does not have.
+  ReadOptions Allowed(std::string_view key, const ReadOptions& options) const {
+    const Policy* policy = mirrors_ == nullptr ? nullptr : mirrors_->PolicyOf(key);
+    if (policy == nullptr || policy->rule() != Policy::Rule::kNeverStale) return options;
+    ReadOptions allowed = ReadOptions::Linearizable();
+    allowed.Deadline(options.deadline()).MaxEntries(options.max_entries());
+    return allowed;
+  }
+
+  // Hands over an answer that is there already, on the loop's thread, as any other.
+  template <class T>
+  void Deliver(absl::StatusOr<T> answer, Done<T> done) {
+    CallSpec spec;
+    spec.what = "local read";
+    spec.rungs = {{}};
+    spec.deadline = kDefaultDeadline;
+    spec.invalid = absl::CancelledError("answered already");
+    dispatcher_.Start(std::move(spec), [answer = std::move(answer), done = std::move(done)](
+                                           absl::StatusOr<CallAnswer>) mutable {
+      std::move(done)(std::move(answer));
+    });
+  }
+
   const internal::EventLoop& loop() { return dispatcher_.loop(); }
-  void Close() { dispatcher_.Close(); }
+  internal::Dispatcher& dispatcher() { return dispatcher_; }
+  void Close() {
+    if (mirrors_ != nullptr) mirrors_->Close();
+    if (scheduler_ != nullptr) scheduler_->Stop();
+    dispatcher_.Close();
+  }
 
   void Range(std::string what, const RangeQuery& query, const ReadOptions& options,
              Done<Read<RangeResult>> done) {
@@ -75,6 +184,7 @@ class Client::Impl {
     spec.what = std::move(what);
     spec.invalid = internal::Check(query, options);
     spec.rungs = internal::RungsOf(options);
+    spec.hedge = options.hedge();
     spec.deadline = options.deadline();
     if (options.level() == ReadOptions::Level::kAtLeast) {
       spec.cluster_id = options.token().cluster_id;
@@ -157,28 +267,60 @@ class Client::Impl {
   }
 
   internal::Dispatcher dispatcher_;
+  std::shared_ptr<internal::ThreadScheduler> scheduler_;  // null without mirrors
+  std::shared_ptr<internal::MirrorSet> mirrors_;
 };
 
 absl::StatusOr<std::unique_ptr<Client>> Client::Open(Options options) {
   if (const absl::Status status = options.Validate(); !status.ok()) return status;
-  return std::unique_ptr<Client>(new Client(std::make_unique<Impl>(options)));
+  std::unique_ptr<Client> client(new Client(std::make_unique<Impl>(options)));
+  if (const absl::Status status = client->impl_->OpenMirrors(options); !status.ok()) return status;
+  return client;
 }
 
 Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 // Before any member goes: the callbacks that run now may still call this client.
 Client::~Client() { impl_->Close(); }
 
+namespace {
+
+auto ReadKey(std::string_view key) {
+  return [key](const internal::MirrorImpl& mirror) { return mirror.Get(key); };
+}
+
+auto ReadPrefix(std::string_view prefix, const ReadOptions& options) {
+  return [prefix, most = options.max_entries()](
+             const internal::MirrorImpl& mirror) -> Result<std::vector<Entry>> {
+    Result<std::vector<Entry>> read = mirror.Scan(prefix);
+    if (!read.ok() || static_cast<int64_t>(read->value.size()) <= most) return read;
+    return absl::ResourceExhaustedError(
+        base::ToAbsl(fmt::format("Scan \"{}\": {} keys are more than MaxEntries({}); raise it",
+                                 base::Printable(prefix), read->value.size(), most)));
+  };
+}
+
+}  // namespace
+
 void Client::Get(std::string_view key, const ReadOptions& options,
                  Done<Read<std::optional<Entry>>> done) {
-  impl_->Range(What("Get", key), RangeQuery::Key(key), options,
-               [done = std::move(done)](Result<RangeResult> read) mutable {
-                 if (!read.ok()) return std::move(done)(read.status());
-                 std::optional<Entry> entry;
-                 auto& entries = read->value.entries;
-                 if (!entries.empty()) entry = std::move(entries.front());
-                 std::move(done)(
-                     Read<std::optional<Entry>>{std::move(entry), read->fresh, read->incarnation});
-               });
+  using Answer = std::optional<Entry>;
+  if (auto local = impl_->Local<Answer>(key, options, ReadKey(key))) {
+    return impl_->Deliver<Read<Answer>>(*std::move(local), std::move(done));
+  }
+  impl_->Range(
+      What("Get", key), RangeQuery::Key(key), impl_->Allowed(key, options),
+      [impl = impl_.get(), key = std::string(key), options,
+       done = std::move(done)](Result<RangeResult> read) mutable {
+        Result<Answer> answer = absl::UnknownError("");
+        if (!read.ok()) {
+          answer = read.status();
+        } else {
+          auto& entries = read->value.entries;
+          answer = Read<Answer>{std::nullopt, read->fresh, read->incarnation};
+          if (!entries.empty()) answer->value = std::move(entries.front());
+        }
+        std::move(done)(impl->OrLocal<Answer>(key, options, std::move(answer), ReadKey(key)));
+      });
 }
 
 void Client::Range(const RangeQuery& query, const ReadOptions& options,
@@ -261,7 +403,18 @@ class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
 
 void Client::Scan(std::string_view prefix, const ReadOptions& options,
                   Done<Read<std::vector<Entry>>> done) {
-  std::make_shared<ScanJob<Impl>>(impl_.get(), prefix, options, std::move(done))->Start();
+  using Answer = std::vector<Entry>;
+  if (auto local = impl_->Local<Answer>(prefix, options, ReadPrefix(prefix, options))) {
+    return impl_->Deliver<Read<Answer>>(*std::move(local), std::move(done));
+  }
+  auto then = [impl = impl_.get(), prefix = std::string(prefix), options,
+               done = std::move(done)](Result<Answer> answer) mutable {
+    std::move(done)(
+        impl->OrLocal<Answer>(prefix, options, std::move(answer), ReadPrefix(prefix, options)));
+  };
+  std::make_shared<ScanJob<Impl>>(impl_.get(), prefix, impl_->Allowed(prefix, options),
+                                  std::move(then))
+      ->Start();
 }
 
 void Client::Put(std::string_view key, std::string_view value, const WriteOptions& options,
@@ -306,28 +459,53 @@ void Client::Commit(const Txn& txn, const WriteOptions& options, Done<TxnResult>
       });
 }
 
-Mirror* Client::mirror(std::string_view) const { return nullptr; }
-
-absl::StatusOr<std::shared_ptr<internal::LiveCore>> Client::OpenLive(std::string_view key,
-                                                                     ParseAny) {
-  return absl::FailedPreconditionError(base::ToAbsl(
-      fmt::format("{} is of no mirrored prefix: name it in ClientOptions::prefixes", key)));
+Mirror* Client::mirror(std::string_view key_or_prefix) const {
+  internal::MirrorImpl* mirror = impl_->FindMirror(key_or_prefix);
+  return mirror == nullptr ? nullptr : mirror->handle();
 }
 
-Link Client::state(std::string_view) const { return Link::kConnecting; }
-std::string Client::Dump() const { return ""; }
-std::string Client::Metrics() const { return ""; }
+absl::StatusOr<std::shared_ptr<internal::LiveCore>> Client::OpenLive(std::string_view key,
+                                                                     ParseAny parse) {
+  internal::MirrorImpl* mirror = impl_->FindMirror(key);
+  if (mirror != nullptr) return mirror->OpenLive(key, std::move(parse));
+  return absl::FailedPreconditionError(base::ToAbsl(
+      fmt::format("\"{}\" is of no mirrored prefix: name one in ClientOptions::prefixes",
+                  base::Printable(key))));
+}
+
+Link Client::state(std::string_view key_or_prefix) const {
+  internal::MirrorImpl* mirror = impl_->FindMirror(key_or_prefix);
+  return mirror == nullptr ? Link::kConnecting : mirror->link();
+}
+
+std::string Client::Dump() const {
+  std::string out;
+  impl_->dispatcher().DumpTo(&out);
+  if (impl_->mirrors() != nullptr) out += impl_->mirrors()->Dump();
+  return out;
+}
+
+std::string Client::Metrics() const {
+  std::string out;
+  impl_->dispatcher().MetricsTo(&out);
+  if (impl_->mirrors() != nullptr) out += impl_->mirrors()->Metrics();
+  return out;
+}
 
 absl::StatusOr<WriteResult> Client::Resolve(const absl::Status&, const WriteOptions&) {
   return absl::FailedPreconditionError("the status is of no write that can still be asked for");
 }
 
 Result<std::optional<Entry>> Client::Get(std::string_view key, const ReadOptions& options) {
+  if (auto local = impl_->Local<std::optional<Entry>>(key, options, ReadKey(key))) return *local;
   return WaitFor<Read<std::optional<Entry>>>(
       impl_->loop(), [&](auto done) { Get(key, options, std::move(done)); });
 }
 
 Result<std::vector<Entry>> Client::Scan(std::string_view prefix, const ReadOptions& options) {
+  if (auto local = impl_->Local<std::vector<Entry>>(prefix, options, ReadPrefix(prefix, options))) {
+    return *std::move(local);
+  }
   return WaitFor<Read<std::vector<Entry>>>(
       impl_->loop(), [&](auto done) { Scan(prefix, options, std::move(done)); });
 }

@@ -38,6 +38,7 @@ class ClockNames {
   const uint64_t process = base::RandomSeed();
 
   uint64_t NameOf(const std::shared_ptr<const base::Clock>& clock) {
+    if (clock.get() == base::RealClock::Get()) return kRealClock;
     absl::MutexLock lock(&mutex_);
     for (const auto& [name, known] : clocks_) {
       if (known.lock() == clock) return name;
@@ -48,14 +49,16 @@ class ClockNames {
   }
 
   std::shared_ptr<const base::Clock> Find(uint64_t name) {
+    if (name == kRealClock) return internal::RealClockPtr();
     absl::MutexLock lock(&mutex_);
     const auto it = clocks_.find(name);
     return it == clocks_.end() ? nullptr : it->second.lock();
   }
 
  private:
+  static constexpr uint64_t kRealClock = 0;
   absl::Mutex mutex_;
-  uint64_t last_name_ ABSL_GUARDED_BY(mutex_) = 0;
+  uint64_t last_name_ ABSL_GUARDED_BY(mutex_) = kRealClock;
   std::map<uint64_t, std::weak_ptr<const base::Clock>> clocks_ ABSL_GUARDED_BY(mutex_);
 };
 
@@ -92,7 +95,7 @@ std::optional<Freshness> BestAvailable(const absl::Status& status) {
   const auto payload = Payload(status, kBestAvailableUrl);
   if (!payload) return std::nullopt;
   // process, clock, boot, mono, raw, extra (ns, -1: unknown), source, revision, 1e9 * rho; then
-  // proof, grade, superseded.
+  // proof, reduced after (ns, -1: never), superseded.
   std::vector<uint64_t> f;
   if (!ParseAll(absl::StrSplit(*payload, ' '), f) || f.size() != 12) return std::nullopt;
   if (f[0] != ClockNames::Get().process) return std::nullopt;
@@ -106,7 +109,9 @@ std::optional<Freshness> BestAvailable(const absl::Status& status) {
   }
   claim.source = static_cast<Source>(f[6]);
   claim.revision = f[7];
-  claim.grade = static_cast<Grade>(f[10]);
+  if (const auto ns = static_cast<int64_t>(f[10]); ns >= 0) {
+    claim.reduced_after = absl::Nanoseconds(ns);
+  }
   claim.superseded = f[11] != 0;
   return internal::FreshnessAccess::Make(claim, clock, static_cast<double>(f[8]) / 1e9);
 }
@@ -135,7 +140,10 @@ void SetBestAvailable(absl::Status& status, const Freshness& fresh) {
           static_cast<uint64_t>(known ? absl::ToInt64Nanoseconds(claim.extra) : -1),
           static_cast<uint64_t>(claim.source), claim.revision,
           static_cast<uint64_t>(FreshnessAccess::MaxClockSlow(fresh) * 1e9 + 0.5),
-          static_cast<uint64_t>(claim.proof), static_cast<uint64_t>(claim.grade),
+          static_cast<uint64_t>(claim.proof),
+          static_cast<uint64_t>(claim.reduced_after == absl::InfiniteDuration()
+                                    ? -1
+                                    : absl::ToInt64Nanoseconds(claim.reduced_after)),
           claim.superseded ? 1 : 0)));
 }
 

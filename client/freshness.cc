@@ -57,12 +57,25 @@ absl::Duration Freshness::MaxAge() const {
   return extra_ + base::Elapsed(from, clock_->Sample(), max_clock_slow_);
 }
 
+Grade Freshness::grade() const {
+  const absl::Duration age = MaxAge();
+  const bool proven = proof_ == Proof::kProven;
+  if (reduced_after_ != absl::InfiniteDuration() && (!proven || age > reduced_after_)) {
+    return Grade::kReduced;
+  }
+  return proven && age <= kFreshWithin ? Grade::kFresh : Grade::kStaleAllowed;
+}
+
 bool Freshness::Within(absl::Duration max_age, Proof at_least) const {
   if (max_age == absl::InfiniteDuration()) return true;
   return proof_ <= at_least && MaxAge() <= max_age;
 }
 
 namespace internal {
+
+std::shared_ptr<const base::Clock> RealClockPtr() {
+  return {std::shared_ptr<void>(), base::RealClock::Get()};
+}
 
 Freshness FreshnessAccess::Make(const Claim& claim, std::shared_ptr<const base::Clock> clock,
                                 double max_clock_slow) {
@@ -78,7 +91,7 @@ Freshness FreshnessAccess::Make(const Claim& claim, std::shared_ptr<const base::
   fresh.proof_ = claim.proof;
   fresh.source_ = claim.source;
   fresh.revision_ = claim.revision;
-  fresh.grade_ = claim.grade;
+  fresh.reduced_after_ = claim.reduced_after;
   fresh.superseded_ = claim.superseded;
   return fresh;
 }
@@ -89,7 +102,7 @@ Claim FreshnessAccess::ToClaim(const Freshness& fresh) {
           fresh.proof_,
           fresh.source_,
           fresh.revision_,
-          fresh.grade_,
+          fresh.reduced_after_,
           fresh.superseded_};
 }
 

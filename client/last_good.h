@@ -2,19 +2,22 @@
 // is there. Format and rules: docs/cache.md; Freshness 7.
 //
 // A generation is one file with all records at one revision. Beside it a small side record holds
-// the newest claim for it, and the *trial*: what this process has begun to serve and has not yet
-// proven good. If the process ends while it is on trial, the next start begins with the generation
-// before it and refuses to serve the suspects again (see Loaded::suspects).
+// the newest claim for it, and each process's *trial*: what it has begun to serve and has not yet
+// proven good. If a process ends while something is on trial, the next start begins with the newest
+// generation without it and refuses to serve the suspects again (see Loaded::suspects). A LastGood
+// that is destroyed in an orderly way takes its trial back: that is no crash. exit() without it,
+// kill -9 and a power cut are.
 //
 // Crash safety: a generation is written to a temporary file, fsynced, renamed, the directory
 // fsynced; a torn or damaged file is never read as data (CRC32C by block, digest of the whole),
 // only passed over. The trial is on disk, in the kernel's cache at least, before the data is
 // served: a crash of the process keeps it, a power cut may lose it. Sharing: any number of
-// processes read; one of those that mirror the same prefix, whoever gets the lock first, writes.
-// The trial is each process's own.
+// processes read; one of those that mirror the same prefix, whoever gets the lock first, writes,
+// and another takes over at its next Write or NoteClaim once that one has ended. The trial is each
+// process's own; what a dead process had on trial is suspect to all.
 //
-// Threads: one at a time, and calls block on the disk (NoteTrial alone is a few microseconds): not
-// for the thread that feeds the mirror, except NoteTrial.
+// Threads: one at a time, and calls block on the disk: not for the thread that feeds the mirror.
+// The exception is NoteTrial: a few microseconds, and from any thread, beside the others.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +34,8 @@
 #include "base/clock.h"
 #include "base/record_digest.h"
 #include "client/claim.h"
+#include "client/disk_file.h"
+#include "client/override_file.h"
 #include "holdfast/entry.h"
 #include "holdfast/snapshot.h"
 
@@ -67,12 +72,25 @@ struct Suspect {
   friend bool operator==(const Suspect&, const Suspect&) = default;
 };
 
+// All records, in key order, given to `visit` until it returns false.
+using RecordVisitor = absl::FunctionRef<bool(const EntryView&)>;
+using RecordScan = absl::FunctionRef<void(RecordVisitor visit)>;
+
 struct Loaded {
-  GenerationInfo info;         // the claim as Freshness 7 has it now: proven, estimated or unknown
+  // The claim as Freshness 7 has it now: proven, estimated or unknown, of Source::kDisk. Its
+  // revision may be later than info.revision: up to there no record of the prefix changed.
+  GenerationInfo info;
   uint64_t generation = 0;     // its number
   std::vector<Entry> entries;  // by key
+  bool good = false;           // past its probation
+  // Processes that ended while this, or something in it, was on trial. Above 0 only if there is no
+  // generation without: it is this or nothing. `rejected` may prefer nothing.
+  int crashes = 0;
+  // Not to be served again. None of them is in `entries`.
   std::vector<Suspect> suspects;
-  std::optional<base::RecordDigest> suspect_set;  // too many changes to name each: this content
+  // Too many changes to name each: this content of the whole set (of the newest crash that had
+  // one).
+  std::optional<base::RecordDigest> suspect_set;
   // What is wrong with the files that were passed over, for people.
   std::vector<std::string> passed_over;
 };
@@ -85,60 +103,70 @@ class LastGood {
     int keep_generations = 3;
     double max_clock_slow = base::kDefaultMaxClockSlow;
     Surroundings surroundings = Surroundings::OfThisMachine();
+    DiskStep before_step = {};  // for tests: client/disk_file.h
   };
 
   // Never fails for what lies in the directory. Not OK: it cannot be made or read at all; the
   // mirror then goes on without a disk.
   static absl::StatusOr<std::unique_ptr<LastGood>> Open(Options options);
+  // An orderly end: what was on trial is not suspect for that. A generation written on trial stays
+  // unproven.
   virtual ~LastGood() = default;
 
-  // The newest usable generation. NOT_FOUND: none. `rejected`, called with each candidate from the
-  // newest on, may pass it over (for instance because a validator refuses it) by a status that says
-  // why; null: none is.
-  virtual absl::StatusOr<Loaded> Load(absl::FunctionRef<absl::Status(const Loaded&)> rejected) = 0;
+  // The newest usable generation. NOT_FOUND: none, and why. `rejected`, called with each candidate
+  // from the newest on, may pass it over (for instance because a validator refuses it) by a status
+  // that says why; null: none is. One that is unproven is on trial from then on.
+  using Rejected = std::function<absl::Status(const Loaded&)>;
+  virtual absl::StatusOr<Loaded> Load(const Rejected& rejected) = 0;
 
-  // Writes a new generation with these records; afterwards at most keep_generations are there. A
-  // generation written while `on_trial` counts as good only once MarkGood said so.
+  // Writes a new generation with these records; afterwards at most keep_generations sound ones are
+  // there, and among them the newest good one (so two, if keep_generations is 1 and the new one is
+  // on trial). A generation written while `on_trial` counts as good only once MarkGood said so.
+  // OK and nothing written: another process has the writer's part (see writes()).
   // ResourceExhausted: the disk is full; others: it failed. Older generations are then untouched.
-  virtual absl::Status Write(const MirrorSnapshot& records, const GenerationInfo& info,
-                             bool on_trial) = 0;
+  absl::Status Write(const MirrorSnapshot& records, const GenerationInfo& info, bool on_trial);
+  virtual absl::Status WriteRecords(RecordScan records, const GenerationInfo& info,
+                                    bool on_trial) = 0;
+  // True: this process has the writer's part, as of its last Write or NoteClaim.
+  virtual bool writes() const = 0;
 
-  // The newest claim for the newest written generation (which must hold that data: claims of later
-  // revisions do not count). At most once a second reaches the file; no fsync.
+  // The newest claim for the newest written or loaded generation; info.revision is that
+  // generation's, or nothing happens. info.claim.revision may be later, if no record of the prefix
+  // has changed since. At most once a second reaches the file; no fsync.
   virtual absl::Status NoteClaim(const GenerationInfo& info) = 0;
 
   // These changes are about to be served and not yet proven good; replaces the trial before it.
-  // Empty, with no set: nothing is on trial.
+  // Empty, with no set: nothing is on trial, no generation either.
+  // InvalidArgument: too many changes; name the set.
   virtual absl::Status NoteTrial(const std::vector<Suspect>& changes,
                                  const std::optional<base::RecordDigest>& set) = 0;
-  // The newest written generation is good, and no trial is under way.
-  virtual absl::Status MarkGood() = 0;
+  // Generations that this process wrote or loaded, of this incarnation and up to this revision, are
+  // good. Trials are NoteTrial's.
+  virtual absl::Status MarkGood(uint64_t revision) = 0;
   // Suspects of earlier processes need no longer be remembered.
   virtual absl::Status ForgetSuspects() = 0;
 
-  // The operator's override (R17), if it is there and changed since the last call; nullopt: as
-  // before. Not OK: it is there and cannot be used; what was in force stays.
-  struct Override {
-    bool present = false;
-    std::vector<Entry> put;  // by key; key and value alone
-    std::vector<std::string> deleted;
-    std::string note;  // the operator's own words
-  };
+  // The operator's override (R17), if it changed since the last call; nullopt: as before. Not OK:
+  // it is there and cannot be used; what was in force stays. The same trouble is told once.
+  // A stat, mostly. Format: client/override_file.h, docs/cache.md.
+  using Override = internal::Override;
   virtual absl::StatusOr<std::optional<Override>> PollOverride() = 0;
 };
 
 // For holdfastctl: what a directory holds, without locking or changing anything.
 struct GenerationListing {
-  std::string file;
-  std::string prefix;
+  std::string file;         // path
+  std::string prefix = {};  // "" if it cannot be read
   uint64_t generation = 0;
-  GenerationInfo info;  // claim as of now
-  absl::Time written;
+  GenerationInfo info = {};  // claim as of now
+  absl::Time written = absl::InfinitePast();
   size_t records = 0;
-  size_t bytes = 0;
-  bool good = false;    // past its probation
-  absl::Status health;  // not OK: damaged, and how
+  size_t bytes = 0;          // of keys and values
+  bool good = false;         // past its probation
+  int crashes = 0;           // processes that ended while it was on trial
+  absl::Status health = {};  // not OK: damaged, and how; Unimplemented: of a later version
 };
+// By prefix, newest first.
 absl::StatusOr<std::vector<GenerationListing>> ListGenerations(const std::string& dir,
                                                                const Surroundings& surroundings);
 // Reads one file whole.

@@ -8,12 +8,16 @@
 // share what did not change: a change of one key copies some hundred bytes to a few KiB, however
 // many records there are.
 //
-// Readers are wait-free: pinning is a store to a slot of the thread's own and a load. What a
-// version replaced is freed once no reader can see it: versions are given back in the order of the
-// chain, so a snapshot that is kept long keeps everything that was replaced since.
+// Readers are wait-free: pinning (client/pins.h) is a store to a slot of the thread's own and a
+// load. What a version replaced is freed once no reader can see it: versions are given back in the
+// order of the chain, so a snapshot that is kept long keeps everything that was replaced since. It
+// is the writer that frees, in Build, Publish and memory(): letting go of a snapshot costs its
+// reader one atomic decrement, whatever the version holds. Only what is left when the store ends is
+// freed by whoever lets go last.
 //
-// Threads: Current() and Visit() from any thread, beside the writer; all else from one thread at a
-// time. Snapshots may outlive the store.
+// Threads: Current() and Visit() from any thread, beside the writer; the static methods from any
+// thread; all else from one thread at a time. Snapshots may outlive the store; REQUIRES: no call of
+// Current() or Visit() is still running when it is destroyed.
 #pragma once
 
 #include <cstddef>
@@ -57,13 +61,17 @@ class VersionStore {
 
   // --- the writer ---
   // Changes the version under construction, which begins as a copy of head.
+  // Of a record that is there already, alike in every field: nothing. Its bytes may be those of any
+  // version. At most 4 GiB for a key, and for a value.
   void Put(const EntryView& entry);
   void Delete(std::string_view key);  // of a key that is not there: nothing
+  // Starts from nothing: O(what was put since the last Build), however many records there are.
   void Clear();
   // Ends it: it is now head, at this revision, and no longer changes.
   MirrorSnapshot Build(uint64_t revision);
   MirrorSnapshot head() const;
-  // Serves `version` from now on, with `info`. Never goes back in the chain.
+  // Serves `version` from now on, with `info`. REQUIRES: of this store, and not older than what is
+  // published now: the same one, with other info, is fine.
   void Publish(const MirrorSnapshot& version, const VersionInfo& info);
   VersionInfo info() const;  // published last
 
@@ -73,13 +81,14 @@ class VersionStore {
   // The keys that differ between two versions of this store's chain, `before` the older one, at
   // most `max`; `visit` gets the key and its record in each (null: not there). False: there are
   // more. Order: any. Cost: of what differs, not of what there is, where the versions are near each
-  // other.
+  // other; of what there is, where a Clear() lies between them. A default-made snapshot is empty.
   static bool Diff(
       const MirrorSnapshot& before, const MirrorSnapshot& after, size_t max,
       absl::FunctionRef<void(std::string_view key, const EntryView* before, const EntryView* after)>
           visit);
 
-  // Memory that all versions of the chain take, and how much of it only old versions need.
+  // Memory that all versions of the chain take, and how much of it only old versions need. In
+  // bytes, with what the allocator adds.
   struct Memory {
     size_t total = 0;
     size_t retired = 0;
@@ -88,7 +97,8 @@ class VersionStore {
 
  private:
   class Impl;
-  std::shared_ptr<Impl> impl_;
+  static MirrorSnapshot Counted(VersionNode* node);
+  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace holdfast::internal

@@ -8,6 +8,7 @@
 #include "base/strings.h"
 #include "server/apply_check.h"
 #include "server/apply_lease.h"
+#include "server/apply_session.h"
 #include "server/etcd_errors.h"
 #include "server/kv_codec.h"
 #include "server/kv_validate.h"
@@ -111,6 +112,7 @@ std::optional<absl::Status> RefusedByAlarm(const Command& command, const AlarmSe
   switch (command.op_case()) {
     case Command::kPut:
     case Command::kTxn:
+    case Command::kSessionOpen:
     case Command::kLeaseGrant: {
       if (alarms.all_corrupt()) return ErrCorrupt();
       const bool grows = !command.has_txn() || Puts(command.txn());
@@ -119,6 +121,7 @@ std::optional<absl::Status> RefusedByAlarm(const Command& command, const AlarmSe
     }
     case Command::kDeleteRange:
     case Command::kCompaction:
+    case Command::kSessionClose:
     case Command::kLeaseRevoke:
       if (alarms.all_corrupt()) return ErrCorrupt();
       return std::nullopt;
@@ -194,6 +197,9 @@ absl::StatusOr<ApplyResult> ApplyClusterBirth(const command::v1::ClusterBirth& b
   if (!known.ok()) return known.status();
   const uint64_t before = known->has_value() ? base::ReadBigEndian64(**known) : 0;
   if (birth.replaces() == before && birth.incarnation() != 0) {
+    if (before != 0) {
+      if (absl::Status status = ForgetSessions(writer); !status.ok()) return status;
+    }
     std::string bytes;
     base::AppendBigEndian64(bytes, birth.incarnation());
     writer.PutMeta(kMetaIncarnation, bytes);
@@ -201,16 +207,13 @@ absl::StatusOr<ApplyResult> ApplyClusterBirth(const command::v1::ClusterBirth& b
   return ApplyResult{};
 }
 
-}  // namespace
-
-std::string MemberMetaKey(uint64_t id) {
-  std::string key = kMetaMemberPrefix;
-  base::AppendBigEndian64(key, id);
-  return key;
+bool IsStampable(const Command& command) {
+  return command.has_put() || command.has_delete_range() || command.has_txn();
 }
 
-absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answer,
-                                         const ApplyContext& context, MvccStore::Writer& writer) {
+// As ApplyCommand, without the stamp.
+absl::StatusOr<ApplyResult> ApplyUnstamped(const Command& command, bool want_answer,
+                                           const ApplyContext& context, MvccStore::Writer& writer) {
   if (std::optional<absl::Status> refused = RefusedByAlarm(command, *context.alarms)) {
     return Refused(*std::move(refused));
   }
@@ -253,13 +256,34 @@ absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answe
     case Command::kDowngrade:
       return ApplyDowngrade(command.downgrade(), writer);
     case Command::kSessionOpen:
+      return ApplySessionOpen(command.session_open(), writer);
     case Command::kSessionClose:
+      return ApplySessionClose(command.session_close(), writer);
     case Command::kSessionTime:
+      return ApplySessionTime(command.session_time(), context, writer);
     case Command::OP_NOT_SET:
       break;
   }
   return absl::DataLossError(
       "the command is none that this version knows: run the version that wrote it");
+}
+
+}  // namespace
+
+std::string MemberMetaKey(uint64_t id) {
+  std::string key = kMetaMemberPrefix;
+  base::AppendBigEndian64(key, id);
+  return key;
+}
+
+absl::StatusOr<ApplyResult> ApplyCommand(const Command& command, bool want_answer,
+                                         const ApplyContext& context, MvccStore::Writer& writer) {
+  if (!command.has_session() || !IsStampable(command)) {
+    return ApplyUnstamped(command, want_answer, context, writer);
+  }
+  return ApplyStamped(command, writer, [&] {
+    return ApplyUnstamped(command, /*want_answer=*/true, context, writer);
+  });
 }
 
 absl::Status EvaluateReadOnly(const etcdserverpb::TxnRequest& request, const MvccStore::View& view,

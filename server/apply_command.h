@@ -46,7 +46,7 @@ inline constexpr char kMetaClusterId[] = "cluster_id";     // 8 bytes, big endia
 inline constexpr char kMetaIncarnation[] = "incarnation";  // 8 bytes, big endian
 inline constexpr char kMetaMemberPrefix[] = "member/";     // + id, 8 bytes: MemberAttributes
 inline constexpr char kMetaDowngrade[] = "downgrade";      // command.v1.Downgrade
-// Leases: server/lease_record.h. Alarms: server/alarm_set.h.
+// Leases: server/lease_record.h. Alarms: server/alarm_set.h. Sessions: server/session_table.h.
 std::string MemberMetaKey(uint64_t id);
 
 // Where an entry stands in the log, the alarms in force, and what it changes beside the data.

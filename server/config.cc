@@ -131,6 +131,15 @@ absl::Status CheckWatch(const Config& config) {
              absl::FormatDuration(config.watch_progress_interval));
 }
 
+absl::Status CheckSessions(const Config& config) {
+  if (config.session_ttl >= Config::kSessionTtlMin &&
+      config.session_ttl <= Config::kSessionTtlMax) {
+    return absl::OkStatus();
+  }
+  return Bad("--session-ttl={} is out of range: write 1m to 720h",
+             absl::FormatDuration(config.session_ttl));
+}
+
 absl::Status CheckNumbers(const Config& config) {
   for (const absl::Status& status :
        {CheckRange("snapshot-count", config.snapshot_count, 1, Config::kSnapshotCountMax),
@@ -141,6 +150,11 @@ absl::Status CheckNumbers(const Config& config) {
             ? absl::OkStatus()
             : CheckRange("snapshot-rate-bytes", config.snapshot_rate_bytes,
                          Config::kSnapshotRateMin, Config::kSnapshotRateMax),
+        config.mirror_rate_bytes == 0 ? absl::OkStatus()
+                                      : CheckRange("mirror-rate-bytes", config.mirror_rate_bytes,
+                                                   Config::kMirrorRateMin, Config::kMirrorRateMax),
+        CheckRange("mirror-loads", config.mirror_loads, Config::kMirrorLoadsMin,
+                   Config::kMirrorLoadsMax),
         CheckRange("max-request-bytes", config.max_request_bytes, Config::kRequestBytesMin,
                    Config::kRequestBytesMax),
         CheckRange("max-txn-ops", config.max_txn_ops, 1, Config::kTxnOpsMax)}) {
@@ -287,7 +301,7 @@ absl::Status Config::Validate() const {
         CheckAdvertised("initial-advertise-peer-urls", initial_advertise_peer_urls),
         CheckAdvertisedClientPorts(*this), CheckListen(*this), CheckCluster(*this),
         CheckToken(initial_cluster_token), CheckTimes(*this), CheckNumbers(*this),
-        CheckWatch(*this), CheckLogLevel(log_level)}) {
+        CheckWatch(*this), CheckSessions(*this), CheckLogLevel(log_level)}) {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();

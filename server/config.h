@@ -44,6 +44,10 @@ struct Config {
   // Slower than this no transfer would ever catch up with the log behind it.
   static constexpr uint64_t kSnapshotRateMin = uint64_t{64} << 10;
   static constexpr uint64_t kSnapshotRateMax = uint64_t{1} << 40;
+  static constexpr uint64_t kMirrorRateMin = uint64_t{64} << 10;
+  static constexpr uint64_t kMirrorRateMax = uint64_t{1} << 40;
+  static constexpr uint64_t kMirrorLoadsMin = 4;  // so that each class has one
+  static constexpr uint64_t kMirrorLoadsMax = 4096;
   static constexpr uint64_t kCacheBytesMin = uint64_t{1} << 20;
   static constexpr uint64_t kCacheBytesMax = uint64_t{1} << 42;
   // Every voter more makes each write wait for more of them; learners only cost the leader's
@@ -56,6 +60,10 @@ struct Config {
   static constexpr absl::Duration kElectionMax = absl::Seconds(50);
   // etcd's.
   static constexpr absl::Duration kWatchProgressMin = absl::Milliseconds(100);
+  // Shorter than a client's retries a session would not outlive what it is for; longer, the memory
+  // of clients that are gone adds up.
+  static constexpr absl::Duration kSessionTtlMin = absl::Minutes(1);
+  static constexpr absl::Duration kSessionTtlMax = absl::Hours(24 * 30);
   // Below this, one lost heartbeat and a slow disk write start an election.
   static constexpr int kElectionHeartbeatsMin = 5;
 
@@ -78,6 +86,8 @@ struct Config {
   uint64_t log_bytes = uint64_t{256} << 20;
   uint64_t cache_bytes = uint64_t{64} << 20;
   uint64_t snapshot_rate_bytes = uint64_t{64} << 20;  // a second; 0: no limit
+  uint64_t mirror_rate_bytes = uint64_t{128} << 20;   // a second, of whole copies; 0: no limit
+  uint64_t mirror_loads = 32;                         // whole copies at once
   uint64_t max_request_bytes = 1536 * 1024;
   uint64_t max_txn_ops = 128;
   int64_t quota_backend_bytes = 0;            // what the store may take; <= 0: no quota
@@ -87,6 +97,7 @@ struct Config {
   std::string auto_compaction_retention;
   CompactionPolicy compaction;
   absl::Duration watch_progress_interval = absl::Minutes(10);
+  absl::Duration session_ttl = absl::Hours(1);
   std::string log_level = "info";
   RepairMode repair = RepairMode::kAuto;
   // The last resort when a majority is lost for good: start from this member's data alone.

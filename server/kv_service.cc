@@ -20,6 +20,7 @@
 #include "server/range_stream.h"
 #include "server/read_terms.h"
 #include "server/scan_pool.h"
+#include "server/session_stamp.h"
 #include "storage/damage.h"
 
 namespace holdfast::server {
@@ -156,7 +157,8 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
                       const std::function<bool(size_t)>& take, TxnResponse* response) const;
 
   template <class Response>
-  ServerUnaryReactor* Propose(CallbackServerContext* context, Command command, Response* response);
+  ServerUnaryReactor* ProposeWrite(CallbackServerContext* context, Command command,
+                                   Response* response);
 
   template <class Request>
   absl::Status CheckSize(const Request& request) const {
@@ -197,7 +199,7 @@ ServerUnaryReactor* KvServiceImpl::Put(CallbackServerContext* context, const Put
   if (!status.ok()) return FinishNow(context, status);
   Command command;
   *command.mutable_put() = *request;
-  return Propose(context, std::move(command), response);
+  return ProposeWrite(context, std::move(command), response);
 }
 
 ServerUnaryReactor* KvServiceImpl::DeleteRange(CallbackServerContext* context,
@@ -208,7 +210,7 @@ ServerUnaryReactor* KvServiceImpl::DeleteRange(CallbackServerContext* context,
   if (!status.ok()) return FinishNow(context, status);
   Command command;
   *command.mutable_delete_range() = *request;
-  return Propose(context, std::move(command), response);
+  return ProposeWrite(context, std::move(command), response);
 }
 
 ServerUnaryReactor* KvServiceImpl::Txn(CallbackServerContext* context, const TxnRequest* request,
@@ -225,7 +227,7 @@ ServerUnaryReactor* KvServiceImpl::Txn(CallbackServerContext* context, const Txn
   }
   Command command;
   *command.mutable_txn() = *request;
-  return Propose(context, std::move(command), response);
+  return ProposeWrite(context, std::move(command), response);
 }
 
 template <class Request, class Response>
@@ -357,13 +359,20 @@ absl::Status KvServiceImpl::ReadOn(const storage::MvccStore::View& view, const T
 }
 
 template <class Response>
-ServerUnaryReactor* KvServiceImpl::Propose(CallbackServerContext* context, Command command,
-                                           Response* response) {
+ServerUnaryReactor* KvServiceImpl::ProposeWrite(CallbackServerContext* context, Command command,
+                                                Response* response) {
   if (absl::Status status = admission_->Admit(*context, Admission::Call::kWrite); !status.ok()) {
     return FinishNow(context, status);
   }
+  auto stamp = SessionStampOf(*context);
+  if (!stamp.ok()) return FinishNow(context, stamp.status());
+  if (stamp->has_value()) *command.mutable_session() = **std::move(stamp);
   ServerUnaryReactor* reactor = context->DefaultReactor();
   pipeline_->Propose(std::move(command), [this, context, response, reactor](ApplyResult result) {
+    if (result.stamp != ApplyResult::Stamp::kNone) {
+      context->AddTrailingMetadata(kDeduplicatedKey,
+                                   result.stamp == ApplyResult::Stamp::kRepeated ? "1" : "0");
+    }
     if (result.status.ok()) {
       AddIncarnation(context, machine_->incarnation());
       CHECK(result.response != nullptr);

@@ -21,6 +21,12 @@
 //   holdfast-min-revision  all reads: not below this revision, or FAILED_PRECONDITION at once
 //   hasleader: true        all calls: "etcdserver: no leader" if this member knows none (etcd's)
 //
+// Sessions (docs/sessions.md): Put, DeleteRange and a Txn that writes obey request metadata
+//   holdfast-session       the write's stamp: it takes effect at most once, however often it is sent
+// and their answers, refusals too, then carry trailing metadata
+//   holdfast-deduplicated  0 | 1: this is what the stamp is answered for good; 1: it was answered
+//                          before, and the write was not executed now. Absent: nothing is settled
+//
 // Threads: gRPC's, the pipeline's responders, the ScanPool's, and one of its own for physical
 // compactions, whose flush takes long.
 #pragma once
@@ -48,6 +54,8 @@ inline constexpr char kIncarnationKey[] = "holdfast-incarnation";
 inline constexpr char kMaxAgeKey[] = "holdfast-max-age-ms";
 inline constexpr char kMinRevisionKey[] = "holdfast-min-revision";
 inline constexpr char kHasLeaderKey[] = "hasleader";
+inline constexpr char kSessionKey[] = "holdfast-session";
+inline constexpr char kDeduplicatedKey[] = "holdfast-deduplicated";
 
 class KvService {
  public:

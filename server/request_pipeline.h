@@ -33,6 +33,10 @@ struct ApplyResult {
   absl::Status status;
   // Exactly one is set if status is ok and the command has an answer.
   std::unique_ptr<google::protobuf::Message> response;
+  // Of a stamped write (server/apply_session.h): whether this is what its stamp is answered for
+  // good (kFinal), and was answered before (kRepeated). kNone: of no stamp, or nothing is settled
+  // yet.
+  enum class Stamp { kNone, kFinal, kRepeated } stamp = Stamp::kNone;
 };
 
 class RequestPipeline {

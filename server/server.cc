@@ -41,6 +41,7 @@
 #include "server/member_service.h"
 #include "server/member_view.h"
 #include "server/metrics.h"
+#include "server/mirror_service.h"
 #include "server/peer_lease_service.h"
 #include "server/peer_member_service.h"
 #include "server/peer_transport.h"
@@ -51,6 +52,8 @@
 #include "server/restore_import.h"
 #include "server/rpc_metrics.h"
 #include "server/server_metrics.h"
+#include "server/session_clock.h"
+#include "server/session_service.h"
 #include "server/space_guard.h"
 #include "server/state_machine.h"
 #include "server/version.h"
@@ -80,7 +83,7 @@ constexpr absl::Duration kReplayPoll = absl::Milliseconds(2);
 std::vector<std::string> CountedServices() {
   return {"etcdserverpb.KV",      "etcdserverpb.Watch",       "etcdserverpb.Lease",
           "etcdserverpb.Cluster", "etcdserverpb.Maintenance", "v3electionpb.Election",
-          "v3lockpb.Lock"};
+          "v3lockpb.Lock",        "holdfast.v1.Mirror",       "holdfast.v1.Sessions"};
 }
 
 uint64_t RandomNonZero() {
@@ -157,6 +160,7 @@ class ServerImpl : public Server {
   std::unique_ptr<PeerCheckService> peer_check_service_;
   std::unique_ptr<SpaceGuard> space_guard_;
   std::unique_ptr<Compactor> compactor_;
+  std::unique_ptr<SessionClock> session_clock_;
   std::unique_ptr<KvService> kv_service_;
   std::unique_ptr<LeaseService> lease_service_;
   std::unique_ptr<ClusterService> cluster_service_;
@@ -165,7 +169,9 @@ class ServerImpl : public Server {
   std::shared_ptr<WaitingCalls> waiting_calls_;
   std::unique_ptr<ElectionService> election_service_;
   std::unique_ptr<LockService> lock_service_;
+  std::unique_ptr<SessionService> session_service_;
   std::unique_ptr<WatchService> watch_service_;
+  std::unique_ptr<MirrorService> mirror_service_;
   PeerTransport::Options transport_options_;
   Listener peers_;
   MetricsRegistry metrics_;
@@ -500,6 +506,7 @@ void ServerImpl::RegisterMetrics() {
   server_metrics_ = std::make_unique<ServerMetrics>(View(), log_.get(), &storage_metrics_,
                                                     &applied_metrics_, &rpc_metrics_, providers);
   server_metrics_->Register(&metrics_);
+  mirror_service_->RegisterMetrics(&metrics_);
   rpc_metrics_.Register(&metrics_);
   AddProcessMetrics(&metrics_);
 }
@@ -526,8 +533,18 @@ absl::Status ServerImpl::OpenClientPort() {
                                    SpaceLimits{.quota_bytes = config_.quota_backend_bytes,
                                                .reserve_bytes = config_.disk_reserve_bytes});
   compactor_ = std::make_unique<Compactor>(View(), config_.compaction);
+  session_service_ =
+      std::make_unique<SessionService>(View(), SessionService::Options{.ttl = config_.session_ttl});
+  session_clock_ = std::make_unique<SessionClock>(
+      View(), SessionClock::Options{.election_timeout = config_.election_timeout});
   watch_hub_->Start(View());
   watch_service_ = WatchService::Create(watch_hub_.get(), admission_.get());
+  mirror_service_ =
+      MirrorService::Create({.limits = {.snapshots = static_cast<int>(config_.mirror_loads),
+                                        .bytes_per_second = config_.mirror_rate_bytes},
+                             .seed = base::RandomSeed(),
+                             .on_fatal = on_fatal_},
+                            View(), admission_.get());
   waiting_calls_ = std::make_shared<WaitingCalls>();
   election_service_ = std::make_unique<ElectionService>(waiting_calls_);
   lock_service_ = std::make_unique<LockService>(waiting_calls_);
@@ -539,7 +556,8 @@ absl::Status ServerImpl::OpenClientPort() {
        .metrics_urls = config_.listen_metrics_urls,
        .services = {kv_service_->service(), watch_service_->service(), lease_service_->service(),
                     cluster_service_.get(), member_service_.get(), maintenance_service_.get(),
-                    election_service_.get(), lock_service_.get()},
+                    election_service_.get(), lock_service_.get(), mirror_service_->service(),
+                    session_service_.get()},
        .max_request_bytes = config_.max_request_bytes,
        .health = HealthOf(),
        .rpc_metrics = &rpc_metrics_,
@@ -591,6 +609,7 @@ void ServerImpl::CloseClientPort() {
   if (lease_router_ != nullptr) lease_router_->Stop();
   if (member_changer_ != nullptr) member_changer_->Stop();
   if (maintenance_service_ != nullptr) maintenance_service_->Stop();
+  if (mirror_service_ != nullptr) mirror_service_->Stop();
   if (watch_service_ != nullptr) watch_service_->Stop();
   if (watch_hub_ != nullptr) watch_hub_->Stop();
   if (client_port_ == nullptr) {
@@ -647,6 +666,7 @@ void ServerImpl::Stop() {
     if (publisher_ != nullptr) publisher_->Stop();
     if (space_guard_ != nullptr) space_guard_->Stop();
     if (compactor_ != nullptr) compactor_->Stop();
+    if (session_clock_ != nullptr) session_clock_->Stop();
     if (divergence_checker_ != nullptr) divergence_checker_->Stop();
     CloseClientPort();
     // The node must outlive the transport's Stop, which ends the peers' streams; without those the

@@ -132,14 +132,26 @@ TEST(ConfigFlags, RepairAndForceNewCluster) {
 }
 
 TEST(ConfigFlags, EveryFlagSetsItsField) {
-  const Config config =
-      Parsed({"--name=a", "--data-dir=/d", "--listen-client-urls=http://127.0.0.1:1,http://[::1]:2",
-              "--advertise-client-urls=http://h:3", "--listen-peer-urls=http://127.0.0.1:4",
-              "--initial-advertise-peer-urls=http://h:5", "--initial-cluster=a=http://h:5",
-              "--initial-cluster-state=existing", "--initial-cluster-token=t",
-              "--heartbeat-interval=20", "--election-timeout=300", "--snapshot-count=7",
-              "--log-bytes=2000000", "--snapshot-rate-bytes=70000", "--cache-bytes=3000000",
-              "--max-request-bytes=4096", "--max-txn-ops=9", "--log-level=debug"});
+  const Config config = Parsed({"--name=a",
+                                "--data-dir=/d",
+                                "--listen-client-urls=http://127.0.0.1:1,http://[::1]:2",
+                                "--advertise-client-urls=http://h:3",
+                                "--listen-peer-urls=http://127.0.0.1:4",
+                                "--initial-advertise-peer-urls=http://h:5",
+                                "--initial-cluster=a=http://h:5",
+                                "--initial-cluster-state=existing",
+                                "--initial-cluster-token=t",
+                                "--heartbeat-interval=20",
+                                "--election-timeout=300",
+                                "--snapshot-count=7",
+                                "--log-bytes=2000000",
+                                "--snapshot-rate-bytes=70000",
+                                "--cache-bytes=3000000",
+                                "--mirror-rate-bytes=80000",
+                                "--mirror-loads=5",
+                                "--max-request-bytes=4096",
+                                "--max-txn-ops=9",
+                                "--log-level=debug"});
   EXPECT_EQ(config.data_dir, "/d");
   EXPECT_THAT(ToStrings(config.listen_client_urls),
               ElementsAre("http://127.0.0.1:1", "http://[::1]:2"));
@@ -155,6 +167,8 @@ TEST(ConfigFlags, EveryFlagSetsItsField) {
   EXPECT_EQ(config.log_bytes, 2000000u);
   EXPECT_EQ(config.snapshot_rate_bytes, 70000u);
   EXPECT_EQ(config.cache_bytes, 3000000u);
+  EXPECT_EQ(config.mirror_rate_bytes, 80000u);
+  EXPECT_EQ(config.mirror_loads, 5u);
   EXPECT_EQ(config.max_request_bytes, 4096u);
   EXPECT_EQ(config.max_txn_ops, 9u);
   EXPECT_EQ(config.log_level, "debug");

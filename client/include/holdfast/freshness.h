@@ -37,9 +37,12 @@ enum class Source {
   kOverride,  // an operator's file
 };
 
+// At most so old, and proven: fresh, as far as anybody can tell.
+inline constexpr absl::Duration kFreshWithin = absl::Seconds(3);
+
 // What a prefix's policy makes of the age.
 enum class Grade {
-  kFresh,         // proven, and the store answers
+  kFresh,         // proven to be at most kFreshWithin
   kStaleAllowed,  // older than that, and served
   kReduced,       // older than ReducedAfter(), or of no proven age where one was asked for
 };
@@ -65,8 +68,8 @@ class Freshness {
   // True if a newer revision was seen and not taken (refused, or held back): then the data is older
   // than the connection.
   bool superseded() const { return superseded_; }
-  // As of the read that gave it.
-  Grade grade() const { return grade_; }
+  // What the policy of the key's prefix makes of the age now.
+  Grade grade() const;
   // True if the age is at most `max_age` now, proven at least so well. Within(InfiniteDuration())
   // always is.
   bool Within(absl::Duration max_age, Proof at_least = Proof::kProven) const;
@@ -87,7 +90,7 @@ class Freshness {
   std::shared_ptr<const base::Clock> clock_;  // null: unknown age
   Proof proof_ = Proof::kUnknown;
   Source source_ = Source::kUnknown;
-  Grade grade_ = Grade::kStaleAllowed;
+  absl::Duration reduced_after_ = absl::InfiniteDuration();
   bool superseded_ = false;
   uint64_t revision_ = 0;
 };
