@@ -21,6 +21,7 @@ constexpr absl::Duration kShortestTry = absl::Milliseconds(50);
 constexpr absl::Duration kLongestPause = absl::Seconds(1);  // between two tries of one call
 
 constexpr char kRequireLeaderKey[] = "hasleader";
+constexpr char kSessionKey[] = "holdfast-session";
 constexpr char kMaxAgeKey[] = "holdfast-max-age-ms";
 
 absl::Status StatusOf(absl::StatusCode code, const std::string& text) {
@@ -157,6 +158,7 @@ Call::MaybeVerdict Call::NextTry() {
   const Router::Choice choice = dispatcher_->router().Choose(rung().needs_quorum(), tried_, pay);
   switch (choice.kind) {
     case Router::Choice::Kind::kNoBudget:
+      if (in_doubt() && choice.retry_after < TimeLeft()) return WaitForBudget(choice.retry_after);
       healthy_left_ = choice.healthy_left;
       retry_after_ = choice.retry_after;
       return RungOver(RungEnd::kNoBudget);
@@ -182,7 +184,7 @@ Call::MaybeVerdict Call::NextTry() {
 absl::Duration Call::TryTimeout(absl::Duration left) const {
   // A write that was sent cannot be sent elsewhere, so there is nothing to save time for. Nor is
   // there with a single endpoint.
-  if (spec_.write || tried_.size() == 1 || left <= kShortestTry) return left;
+  if ((spec_.write && !repeatable()) || tried_.size() == 1 || left <= kShortestTry) return left;
   return std::max(std::min(dispatcher_->policy().try_timeout, left / 2), kShortestTry);
 }
 
@@ -202,8 +204,11 @@ void Call::Send(size_t endpoint) {
     request.metadata.emplace_back(kMaxAgeKey, std::to_string(std::max<int64_t>(
                                                   0, absl::ToInt64Milliseconds(rung().max_age))));
   }
+  if (spec_.stamp) request.metadata.emplace_back(kSessionKey, spec_.stamp());
   request.timeout = try_timeout_ = TryTimeout(TimeLeft());
-  sampled_ = dispatcher_->clock()->Sample();  // Freshness 5: before sending
+  // Freshness 5: before sending; of a stamped write before the first try, for its answer may be of
+  // any of them.
+  if (spec_.fate == nullptr || attempts_ == 1) sampled_ = dispatcher_->clock()->Sample();
   // Under the lock, which the reply's handler takes first: rpc_ is set before it is cleared.
   rpc_ = Rpc::Start(&dispatcher_->loop(), dispatcher_->channel(endpoint), std::move(request),
                     [self = shared_from_this(), endpoint](RpcReply reply) {
@@ -219,6 +224,16 @@ Call::MaybeVerdict Call::Wait() {
   return std::nullopt;
 }
 
+Call::MaybeVerdict Call::WaitForBudget(absl::Duration retry_after) {
+  // What is in doubt is worth waiting for, and the budget is kept all the same. The jitter parts
+  // those that wait for the same token.
+  const absl::Duration delay =
+      std::max(retry_after, absl::Milliseconds(1)) + dispatcher_->router().Jitter(waits_++);
+  if (delay >= TimeLeft()) return RungOver(RungEnd::kNoBudget);
+  timer_ = dispatcher_->loop().After(delay, [self = shared_from_this()] { self->OnTimer(); });
+  return std::nullopt;
+}
+
 Call::MaybeVerdict Call::HandleReply(size_t endpoint, RpcReply reply) {
   // After the first round a try that finds no connection costs its token all the same: in a total
   // outage most calls then fail at once instead of each waiting for its deadline.
@@ -230,8 +245,18 @@ Call::MaybeVerdict Call::HandleReply(size_t endpoint, RpcReply reply) {
   const Asked asked{spec_.write, rung().bounded(), !rung().linearizable, reply.sent};
   const Outcome outcome = Classify(reply.status, asked);
   const std::string said = WhatItSaid(reply, try_timeout_);
+  if (spec_.fate != nullptr) {
+    MaybeVerdict verdict = HandleStamped(endpoint, reply, outcome, said);
+    if (verdict.has_value()) return verdict;
+    if (!cancelled_ && in_doubt()) {
+      // No answer but the stamp's own settles it: another copy may be under way.
+      dispatcher_->router().Report(endpoint, outcome, rung().needs_quorum());
+      return Again(endpoint, MayDifferElsewhere(outcome) ? outcome : Outcome::kNoQuorum, said);
+    }
+  }
   if (cancelled_) {
-    if (spec_.write && !CertainlyNoEffect(outcome)) return UnknownOutcome(endpoint, said);
+    if (spec_.write && !repeatable() && !CertainlyNoEffect(outcome))
+      return UnknownOutcome(endpoint, said);
     return Cancelled();
   }
   dispatcher_->router().Report(endpoint, outcome, rung().needs_quorum());
@@ -240,18 +265,72 @@ Call::MaybeVerdict Call::HandleReply(size_t endpoint, RpcReply reply) {
                     fmt::format("{} was refused by {}: {}. The same request will be refused again.",
                                 spec_.what, dispatcher_->endpoints()[endpoint].name, said));
   }
-  if (spec_.write && reply.sent && !CertainlyNoEffect(outcome)) {
+  if (spec_.write && !repeatable() && reply.sent && !CertainlyNoEffect(outcome)) {
     return UnknownOutcome(endpoint, said);
   }
   if (outcome == Outcome::kTooOld) KeepBest(FreshnessOf(reply, 0));
   return Again(endpoint, outcome, said);
 }
 
+Call::MaybeVerdict Call::HandleStamped(size_t endpoint, const RpcReply& reply, Outcome outcome,
+                                       const std::string& said) {
+  WriteFate& fate = *spec_.fate;
+  const std::string& name = dispatcher_->endpoints()[endpoint].name;
+  fate.refusal = SessionWordOf(reply.status);
+  const auto report = [&] {
+    dispatcher_->router().Report(endpoint, Outcome::kRefused, rung().needs_quorum());
+  };
+  switch (fate.refusal) {
+    case SessionWord::kAnswerTooLarge:
+      report();
+      return StatusOf(absl::StatusCode::kAlreadyExists,
+                      fmt::format("{}: {} says: {}", spec_.what, name,
+                                  base::Printable(reply.status.error_message(), kSaidMax)));
+    case SessionWord::kForked:
+      report();
+      return StatusOf(
+          absl::StatusCode::kAborted,
+          fmt::format("{} was refused by {}: SESSION_FORKED: another process writes in this "
+                      "client's session (fork(), a copied machine or container). It had no effect. "
+                      "Open a holdfast::Client in each process, then write again",
+                      spec_.what, name));
+    case SessionWord::kExpired:
+    case SessionWord::kAcknowledged:
+      report();
+      if (fate.in_doubt) {
+        return StillInDoubt(
+            "the store has forgotten this client's session, and with it what became "
+            "of the write");
+      }
+      return StatusOf(
+          absl::StatusCode::kAborted,
+          fmt::format("{} was refused by {}: {}. It had no effect. Write again", spec_.what, name,
+                      fate.refusal == SessionWord::kExpired
+                          ? "SESSION_EXPIRED: the store does not know this client's session"
+                          : "SESSION_FORKED: another process acknowledged it in this client's "
+                            "session (fork(), a copied machine or container)"));
+    case SessionWord::kNone:
+      break;
+  }
+  if (reply.deduplicated.has_value()) {
+    // The store's answer to this stamp, now and for ever.
+    report();
+    return StatusOf(ToAbslCode(reply.status.error_code()),
+                    fmt::format("{} was refused by {}: {}. The same request will be refused again.",
+                                spec_.what, name, said));
+  }
+  if (reply.sent && !CertainlyNoEffect(outcome)) fate.in_doubt = true;
+  return std::nullopt;
+}
+
 Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
   const std::string& name = dispatcher_->endpoints()[endpoint].name;
   etcdserverpb::ResponseHeader header;
   if (!spec_.decode(reply.body, &header)) {
-    if (spec_.write) return UnknownOutcome(endpoint, "an answer that cannot be read");
+    if (in_doubt() || (spec_.write && !spec_.harmless)) {
+      if (spec_.fate != nullptr) spec_.fate->in_doubt = true;
+      return UnknownOutcome(endpoint, "an answer that cannot be read");
+    }
     return absl::InternalError(base::ToAbsl(fmt::format(
         "{}: {} gave an answer that cannot be read; is it an etcd v3 server?", spec_.what, name)));
   }
@@ -296,7 +375,12 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
     router.OnFresh();
     probing_ = false;
   }
-  return CallAnswer{fresh, revision, header.cluster_id(), reply.incarnation, attempts_};
+  return CallAnswer{fresh,
+                    revision,
+                    header.cluster_id(),
+                    reply.incarnation,
+                    attempts_,
+                    reply.deduplicated.value_or(false)};
 }
 
 Freshness Call::FreshnessOf(const RpcReply& reply, uint64_t header_revision) const {
@@ -361,6 +445,20 @@ std::string Call::Tried() const {
 }
 
 absl::Status Call::Failure(RungEnd why) const {
+  if (in_doubt()) {
+    switch (why) {
+      case RungEnd::kNoTime:
+        return StillInDoubt(
+            fmt::format("no answer within {}", absl::FormatDuration(spec_.deadline)));
+      case RungEnd::kNoBudget:
+        return StillInDoubt("this client's retry budget is spent");
+      case RungEnd::kNoQuorum:
+        return StillInDoubt("no quorum");
+      case RungEnd::kAttemptsSpent:
+      case RungEnd::kAllAnswered:
+        return StillInDoubt("no attempts left");
+    }
+  }
   const std::string deadline = absl::FormatDuration(spec_.deadline);
   const std::string tried =
       Tried() +
@@ -422,7 +520,19 @@ absl::Status Call::UnknownOutcome(size_t endpoint, const std::string& said) cons
   return status;
 }
 
+absl::Status Call::StillInDoubt(std::string_view why) const {
+  absl::Status status = StatusOf(
+      absl::StatusCode::kUnknown,
+      fmt::format("{}: outcome unknown: {}. It was sent, and may have taken effect, or may "
+                  "within the next seconds; not more than once. {} Ask again with "
+                  "Client::Resolve(), or read the key back, before writing again.",
+                  spec_.what, why, Tried()));
+  SetMaybeCommitted(status);
+  return status;
+}
+
 absl::Status Call::Cancelled() const {
+  if (in_doubt()) return StillInDoubt("the client was closed before an answer came");
   return StatusOf(absl::StatusCode::kCancelled,
                   fmt::format("{}: the client was closed before an answer came.{}", spec_.what,
                               spec_.write ? " It had no effect." : ""));

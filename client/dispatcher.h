@@ -30,9 +30,14 @@ class Dispatcher {
   // the loop's thread.
   void Close();
 
-  // `done` runs exactly once, on the loop's thread and never inside Start. The one exception: a
-  // call started from a callback while the client goes away is answered CANCELLED at once.
+  // `done` runs exactly once, on the loop's thread and never inside Start. Two exceptions: a call
+  // started from a callback while the client goes away is answered CANCELLED at once; and one in a
+  // child process, where the loop's thread is not, is answered AfterFork() at once.
   void Start(CallSpec spec, Call::Done done);
+
+  // False after a fork(), in the child: nothing but Start and AfterFork may be used.
+  bool InOwnProcess() const;
+  static absl::Status AfterFork();
 
   // For Call only.
   void Forget(const Call* call);
@@ -45,6 +50,7 @@ class Dispatcher {
   double max_clock_slow() const { return max_clock_slow_; }
 
  private:
+  const int process_;
   const RetryPolicy policy_;
   const double max_clock_slow_;
   const std::shared_ptr<const base::Clock> clock_;

@@ -14,6 +14,7 @@ constexpr char kAgeKey[] = "holdfast-age-ms";
 constexpr char kProofKey[] = "holdfast-proof";
 constexpr char kSourceKey[] = "holdfast-source";
 constexpr char kIncarnationKey[] = "holdfast-incarnation";
+constexpr char kDeduplicatedKey[] = "holdfast-deduplicated";
 
 // TCP and HTTP/2 settings together: a host that is silent, or a process that is stopped, is given
 // up after this and the call moves on.
@@ -139,6 +140,9 @@ void Rpc::OnFinished(bool) {
   reply_.age = ParseAgeReport(Find(trailing, kAgeKey), Find(trailing, kProofKey),
                               Find(trailing, kSourceKey));
   reply_.incarnation = ParseIncarnation(Find(trailing, kIncarnationKey));
+  if (const auto told = Find(trailing, kDeduplicatedKey); told == "0" || told == "1") {
+    reply_.deduplicated = told == "1";
+  }
   std::move(done_)(std::move(reply_));
 }
 
