@@ -164,7 +164,7 @@ class FakeServer::Service : public etcdserverpb::KV::CallbackService {
 
 class FakeServer::SessionService : public v1::Sessions::CallbackService {
  public:
-  explicit SessionService(Service* service) : service_(service) {}
+  explicit SessionService(FakeServer::Service* service) : service_(service) {}
   grpc::ServerUnaryReactor* Open(grpc::CallbackServerContext* context,
                                  const v1::SessionOpenRequest*,
                                  v1::SessionOpenResponse* response) override {
@@ -178,7 +178,7 @@ class FakeServer::SessionService : public v1::Sessions::CallbackService {
   }
 
  private:
-  Service* const service_;
+  FakeServer::Service* const service_;
 };
 
 FakeServer::FakeServer(Sessions sessions)
