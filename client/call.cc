@@ -18,7 +18,8 @@ constexpr size_t kSaidMax = 200;  // bytes of what a server said
 // Below this a try is not cut in half again: it gets all that is left.
 constexpr absl::Duration kShortestTry = absl::Milliseconds(50);
 
-constexpr absl::Duration kLongestPause = absl::Seconds(1);  // between two tries of one call
+constexpr absl::Duration kLongestPause = absl::Seconds(1);        // between two tries of one call
+constexpr absl::Duration kShortestPause = absl::Milliseconds(1);  // where a server says how long
 
 constexpr char kRequireLeaderKey[] = "hasleader";
 constexpr char kSessionKey[] = "holdfast-session";
@@ -69,8 +70,20 @@ void Call::Start() {
 void Call::Cancel() {
   absl::MutexLock lock(&mutex_);
   cancelled_ = true;
-  if (rpc_ != nullptr) rpc_->Cancel();
   if (timer_ != nullptr) timer_->Cancel();
+  CallOffHedge();
+  CancelTries();
+}
+
+void Call::CancelTries() {
+  if (rpc_ != nullptr) rpc_->Cancel();
+  if (hedge_rpc_ != nullptr) hedge_rpc_->Cancel();
+}
+
+// A timer that is cancelled runs all the same, and soon.
+void Call::CallOffHedge() {
+  hedge_armed_ = false;
+  if (hedge_timer_ != nullptr) hedge_timer_->Cancel();
 }
 
 void Call::Deliver(Verdict verdict) {
@@ -87,17 +100,52 @@ void Call::Deliver(Verdict verdict) {
     if (std::exchange(probing_, false)) dispatcher_->router().OnProbeOver();
   }
   std::move(done_)(std::move(verdict));
-  dispatcher_->Forget(this);
-}
-
-void Call::OnReply(size_t endpoint, RpcReply reply) {
-  MaybeVerdict verdict;
+  bool over;
   {
     absl::MutexLock lock(&mutex_);
-    rpc_ = nullptr;
-    verdict = HandleReply(endpoint, std::move(reply));
+    delivered_ = true;
+    over = Over();
+  }
+  if (over) dispatcher_->Forget(this);
+}
+
+void Call::OnReply(const Try& of, RpcReply reply) {
+  MaybeVerdict verdict;
+  bool over;
+  {
+    absl::MutexLock lock(&mutex_);
+    (of.hedge ? hedge_rpc_ : rpc_) = nullptr;
+    --tries_under_way_;
+    // A second try is for a first one that is silent.
+    if (!of.hedge) CallOffHedge();
+    if (!judged_) {
+      verdict = HandleReply(of, std::move(reply));
+      judged_ = verdict.has_value();
+      if (judged_) CancelTries();
+    }
+    over = Over();
   }
   if (verdict.has_value()) Deliver(*std::move(verdict));
+  if (over) dispatcher_->Forget(this);
+}
+
+void Call::OnHedgeTimer() {
+  bool over;
+  {
+    absl::MutexLock lock(&mutex_);
+    hedge_timer_ = nullptr;
+    --hedge_timers_;
+    if (hedge_armed_ && rpc_ != nullptr && TimeLeft() > absl::ZeroDuration()) {
+      const std::optional<size_t> endpoint =
+          dispatcher_->router().ChooseHedge(rung().needs_quorum(), tried_);
+      if (endpoint.has_value()) {
+        dispatcher_->stats().hedges.Add();
+        hedge_rpc_ = StartTry(*endpoint, /*hedge=*/true);
+      }
+    }
+    over = Over();
+  }
+  if (over) dispatcher_->Forget(this);
 }
 
 void Call::OnTimer() {
@@ -157,7 +205,10 @@ Call::MaybeVerdict Call::NextTry() {
   }
   const Router::Choice choice = dispatcher_->router().Choose(rung().needs_quorum(), tried_, pay);
   switch (choice.kind) {
+    case Router::Choice::Kind::kPushedBack:
+      return WaitOutPushBack(choice.retry_after);
     case Router::Choice::Kind::kNoBudget:
+      dispatcher_->stats().budget_denials.Add();
       if (in_doubt() && choice.retry_after < TimeLeft()) return WaitForBudget(choice.retry_after);
       healthy_left_ = choice.healthy_left;
       retry_after_ = choice.retry_after;
@@ -189,6 +240,21 @@ absl::Duration Call::TryTimeout(absl::Duration left) const {
 }
 
 void Call::Send(size_t endpoint) {
+  const bool first = rung_attempts_ == 0;
+  rpc_ = StartTry(endpoint, /*hedge=*/false);
+  if (first && spec_.hedge && !rung().linearizable && tried_.size() > 1) ArmHedge();
+}
+
+void Call::ArmHedge() {
+  const std::optional<absl::Duration> delay = dispatcher_->router().BeginHedgeable();
+  if (!delay.has_value() || *delay >= TimeLeft()) return;
+  ++hedge_timers_;
+  hedge_armed_ = true;
+  hedge_timer_ =
+      dispatcher_->loop().After(*delay, [self = shared_from_this()] { self->OnHedgeTimer(); });
+}
+
+std::shared_ptr<Rpc> Call::StartTry(size_t endpoint, bool hedge) {
   tried_[endpoint] = true;
   ++attempts_;
   ++rung_attempts_;
@@ -205,15 +271,32 @@ void Call::Send(size_t endpoint) {
                                                   0, absl::ToInt64Milliseconds(rung().max_age))));
   }
   if (spec_.stamp) request.metadata.emplace_back(kSessionKey, spec_.stamp());
-  request.timeout = try_timeout_ = TryTimeout(TimeLeft());
-  // Freshness 5: before sending; of a stamped write before the first try, for its answer may be of
-  // any of them.
-  if (spec_.fate == nullptr || attempts_ == 1) sampled_ = dispatcher_->clock()->Sample();
-  // Under the lock, which the reply's handler takes first: rpc_ is set before it is cleared.
-  rpc_ = Rpc::Start(&dispatcher_->loop(), dispatcher_->channel(endpoint), std::move(request),
-                    [self = shared_from_this(), endpoint](RpcReply reply) {
-                      self->OnReply(endpoint, std::move(reply));
-                    });
+  request.timeout = TryTimeout(TimeLeft());
+  const Try of{.endpoint = endpoint,
+               .sampled = dispatcher_->clock()->Sample(),  // Freshness 5: before sending
+               .timeout = request.timeout,
+               .sent_at = Steady::now(),
+               .paid = paid_ && !hedge,
+               .hedge = hedge};
+  if (!hedge) first_sent_at_ = of.sent_at;
+  ++tries_under_way_;
+  dispatcher_->stats().attempts.Add();
+  const std::shared_ptr<grpc::Channel> channel = dispatcher_->connections().ForTry(endpoint);
+  if (channel == nullptr) {
+    RpcReply reply;
+    reply.status = {grpc::StatusCode::UNAVAILABLE,
+                    "it could not be reached for long, and is not tried again yet"};
+    reply.sent = false;
+    dispatcher_->loop().After(absl::ZeroDuration(),
+                              [self = shared_from_this(), of, r = std::move(reply)]() mutable {
+                                self->OnReply(of, std::move(r));
+                              });
+    return nullptr;
+  }
+  // Under the lock, which the reply's handler takes first: the handle is set before it is cleared.
+  return Rpc::Start(
+      &dispatcher_->loop(), channel, std::move(request),
+      [self = shared_from_this(), of](RpcReply reply) { self->OnReply(of, std::move(reply)); });
 }
 
 Call::MaybeVerdict Call::Wait() {
@@ -234,32 +317,65 @@ Call::MaybeVerdict Call::WaitForBudget(absl::Duration retry_after) {
   return std::nullopt;
 }
 
-Call::MaybeVerdict Call::HandleReply(size_t endpoint, RpcReply reply) {
+Call::MaybeVerdict Call::WaitOutPushBack(absl::Duration delay) {
+  retry_after_ = delay;
+  overloaded_ = true;
+  if (delay >= TimeLeft()) return RungOver(RungEnd::kPushedBack);
+  timer_ = dispatcher_->loop().After(std::max(delay, kShortestPause),
+                                     [self = shared_from_this()] { self->OnTimer(); });
+  return std::nullopt;
+}
+
+// A read that was beaten by its hedge took at least as long as it had been under way.
+void Call::NoteReadTime(const Try& of) {
+  if (!spec_.hedge || rung().linearizable) return;
+  const Steady::time_point since = of.hedge ? first_sent_at_ : of.sent_at;
+  dispatcher_->router().OnReadTime(absl::FromChrono(Steady::now() - since));
+  if (of.hedge) dispatcher_->stats().hedges_won.Add();
+}
+
+Call::MaybeVerdict Call::HandleReply(const Try& of, RpcReply reply) {
+  const size_t endpoint = of.endpoint;
+  // Freshness 5. A stamped write's answer may be of any of its tries, so the first one's counts.
+  if (spec_.fate == nullptr || !answered_once_) sampled_ = of.sampled;
+  answered_once_ = true;
+  try_timeout_ = of.timeout;
+  dispatcher_->connections().OnTry(endpoint, reply.sent);
   // After the first round a try that finds no connection costs its token all the same: in a total
   // outage most calls then fail at once instead of each waiting for its deadline.
-  if (!reply.sent && paid_ && !swept_) dispatcher_->router().Refund();
+  if (!reply.sent && of.paid && !swept_) dispatcher_->router().Refund();
   sent_ = sent_ || reply.sent;
   rung_sent_ = rung_sent_ || reply.sent;
-  if (reply.status.ok()) return Success(endpoint, reply);
+  if (reply.status.ok()) {
+    MaybeVerdict verdict = Success(endpoint, reply);
+    if (verdict.has_value() && verdict->ok()) NoteReadTime(of);
+    return verdict;
+  }
 
-  const Asked asked{spec_.write, rung().bounded(), !rung().linearizable, reply.sent};
+  const Asked asked{spec_.write, rung().bounded(), !rung().linearizable, reply.sent,
+                    reply.retry_after.has_value()};
   const Outcome outcome = Classify(reply.status, asked);
   const std::string said = WhatItSaid(reply, try_timeout_);
   if (spec_.fate != nullptr) {
     MaybeVerdict verdict = HandleStamped(endpoint, reply, outcome, said);
     if (verdict.has_value()) return verdict;
-    if (!cancelled_ && in_doubt()) {
-      // No answer but the stamp's own settles it: another copy may be under way.
-      dispatcher_->router().Report(endpoint, outcome, rung().needs_quorum());
-      return Again(endpoint, MayDifferElsewhere(outcome) ? outcome : Outcome::kNoQuorum, said);
-    }
   }
   if (cancelled_) {
-    if (spec_.write && !repeatable() && !CertainlyNoEffect(outcome))
+    if (spec_.write && !repeatable() && !CertainlyNoEffect(outcome)) {
       return UnknownOutcome(endpoint, said);
+    }
     return Cancelled();
   }
   dispatcher_->router().Report(endpoint, outcome, rung().needs_quorum());
+  dispatcher_->stats().Count(outcome);
+  if (outcome == Outcome::kOverloaded && reply.retry_after.has_value()) {
+    dispatcher_->router().OnPushBack(endpoint, *reply.retry_after);
+    retry_after_ = *reply.retry_after;
+  }
+  if (outcome == Outcome::kRefused && in_doubt()) {
+    // No answer but the stamp's own settles it: another copy may be under way.
+    return Again(endpoint, Outcome::kNoQuorum, said);
+  }
   if (outcome == Outcome::kRefused) {
     return StatusOf(ToAbslCode(reply.status.error_code()),
                     fmt::format("{} was refused by {}: {}. The same request will be refused again.",
@@ -359,10 +475,12 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
           spec_.what, revision, rung().min_revision)));
     }
     router.Report(endpoint, Outcome::kBehind, rung().needs_quorum());
+    dispatcher_->stats().Count(Outcome::kBehind);
     return Again(endpoint, Outcome::kBehind, fmt::format("only at revision {}", revision));
   }
   if (!rung().linearizable && !fresh.Within(rung().max_age)) {
     router.Report(endpoint, Outcome::kTooOld, rung().needs_quorum());
+    dispatcher_->stats().Count(Outcome::kTooOld);
     KeepBest(fresh);
     const absl::Duration age = fresh.MaxAge();
     return Again(endpoint, Outcome::kTooOld,
@@ -371,6 +489,7 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
                      : fmt::format("an answer up to {} old", absl::FormatDuration(age)));
   }
   router.Report(endpoint, Outcome::kOk, rung().needs_quorum());
+  dispatcher_->stats().Count(Outcome::kOk);
   if (rung().linearizable) {
     router.OnFresh();
     probing_ = false;
@@ -420,6 +539,8 @@ Call::MaybeVerdict Call::Again(size_t endpoint, Outcome outcome, const std::stri
   overloaded_ = outcome == Outcome::kOverloaded;
   answered_ = answered_ || outcome == Outcome::kTooOld || outcome == Outcome::kBehind;
   if (sent_ || outcome != Outcome::kTimedOut) only_time_ran_out_ = false;
+  // Whichever of two tries comes last goes on.
+  if (tries_under_way_ > 0) return std::nullopt;
   return swept_ ? Wait() : NextTry();
 }
 
@@ -454,6 +575,8 @@ absl::Status Call::Failure(RungEnd why) const {
         return StillInDoubt("this client's retry budget is spent");
       case RungEnd::kNoQuorum:
         return StillInDoubt("no quorum");
+      case RungEnd::kPushedBack:
+        return StillInDoubt("the servers pushed back");
       case RungEnd::kAttemptsSpent:
       case RungEnd::kAllAnswered:
         return StillInDoubt("no attempts left");
@@ -491,7 +614,7 @@ absl::Status Call::Failure(RungEnd why) const {
                                 : "this client's retry budget is spent, so no further endpoint "
                                   "was asked",
                     tried, effect));
-    SetRetryAfter(status, why == RungEnd::kNoBudget
+    SetRetryAfter(status, retry_after_ > absl::ZeroDuration()
                               ? retry_after_
                               : dispatcher_->policy().base * (1 << std::min(attempts_, 6)));
     return status;

@@ -6,6 +6,9 @@
 //   sweep    the first round over the endpoints, without waits. After it every try waits first
 //            (full jitter, doubling).
 //   payment  the first try that leaves this process is free, every other takes a token.
+//   hedge    a second try beside the first, of a read of one member's own data that takes long. The
+//            first answer that is good enough wins and the other try is cancelled; one that is not
+//            good enough waits for the other. Paid for by a budget of its own.
 //
 // The three rules that matter most stand in HandleReply: a write that may have taken effect is
 // never sent again, unless under the stamp of its session, which can not take effect twice; an
@@ -67,6 +70,7 @@ struct CallSpec {
   uint64_t past_revision = 0;  // the read is of this revision; 0: of the newest
   uint64_t cluster_id = 0;     // that a token names; 0: any
   uint64_t incarnation = 0;    // that a token or an earlier page names; 0: any
+  bool hedge = false;          // its serializable rungs may be hedged
   absl::Status invalid;        // not OK: the answer, without any try
 
   // Of a write in a session: the stamp, made anew for each try, for what is acknowledged goes on.
@@ -106,7 +110,16 @@ class Call : public std::enable_shared_from_this<Call> {
   using Steady = std::chrono::steady_clock;
   // nullopt: the call is under way; it goes on with a reply or a timer.
   using MaybeVerdict = std::optional<Verdict>;
-  enum class RungEnd { kNoTime, kAttemptsSpent, kAllAnswered, kNoBudget, kNoQuorum };
+  enum class RungEnd { kNoTime, kAttemptsSpent, kAllAnswered, kNoBudget, kNoQuorum, kPushedBack };
+  // One try under way: what its reply is judged by.
+  struct Try {
+    size_t endpoint = 0;
+    base::ClockSample sampled;  // Freshness 5: before it was sent
+    absl::Duration timeout;
+    Steady::time_point sent_at;
+    bool paid = false;   // by a token
+    bool hedge = false;  // beside the first
+  };
 
   // What one endpoint has answered so far.
   struct Said {
@@ -115,15 +128,25 @@ class Call : public std::enable_shared_from_this<Call> {
   };
 
   void Deliver(Verdict verdict);
-  void OnReply(size_t endpoint, RpcReply reply);
+  void OnReply(const Try& of, RpcReply reply);
   void OnTimer();
+  void OnHedgeTimer();
 
   MaybeVerdict Begin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EnterRung(size_t rung) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict NextTry() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Send(size_t endpoint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::shared_ptr<Rpc> StartTry(size_t endpoint, bool hedge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void ArmHedge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool Over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return delivered_ && tries_under_way_ + hedge_timers_ == 0;
+  }
+  void CallOffHedge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void CancelTries() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void NoteReadTime(const Try& of) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict Wait() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  MaybeVerdict HandleReply(size_t endpoint, RpcReply reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict WaitOutPushBack(absl::Duration delay) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict HandleReply(const Try& of, RpcReply reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of a stamped write that the server did not answer with OK. nullopt: treat it as any other.
   MaybeVerdict HandleStamped(size_t endpoint, const RpcReply& reply, Outcome outcome,
                              const std::string& said) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -165,6 +188,15 @@ class Call : public std::enable_shared_from_this<Call> {
   Done done_;                                                        // used once, by Deliver
   std::shared_ptr<Rpc> rpc_ ABSL_GUARDED_BY(mutex_);                 // at most one of these two
   std::shared_ptr<EventLoop::Timer> timer_ ABSL_GUARDED_BY(mutex_);  // is set
+  // Of the rung's first try, and beside it.
+  std::shared_ptr<EventLoop::Timer> hedge_timer_ ABSL_GUARDED_BY(mutex_);
+  bool hedge_armed_ ABSL_GUARDED_BY(mutex_) = false;  // the timer was not called off
+  std::shared_ptr<Rpc> hedge_rpc_ ABSL_GUARDED_BY(mutex_);
+  // The call is forgotten after the last of them has come back.
+  int tries_under_way_ ABSL_GUARDED_BY(mutex_) = 0;
+  int hedge_timers_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool judged_ ABSL_GUARDED_BY(mutex_) = false;     // there is a verdict
+  bool delivered_ ABSL_GUARDED_BY(mutex_) = false;  // `done` has run
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 
   size_t rung_ ABSL_GUARDED_BY(mutex_) = 0;
@@ -179,7 +211,7 @@ class Call : public std::enable_shared_from_this<Call> {
   bool sent_ ABSL_GUARDED_BY(mutex_) = false;       // some try may have left this process
   bool rung_sent_ ABSL_GUARDED_BY(mutex_) = false;  // one of this rung's
   bool reached_ ABSL_GUARDED_BY(mutex_) = false;    // some member answered, if with an error
-  bool paid_ ABSL_GUARDED_BY(mutex_) = false;       // for the try under way
+  bool paid_ ABSL_GUARDED_BY(mutex_) = false;       // for the try that is sent next
   bool probing_ ABSL_GUARDED_BY(mutex_) = false;    // holds the gate's probe
   bool skipped_rung_ ABSL_GUARDED_BY(mutex_) = false;
   bool overloaded_ ABSL_GUARDED_BY(mutex_) = false;
@@ -187,11 +219,13 @@ class Call : public std::enable_shared_from_this<Call> {
       true;                                            // no try ended but by its deadline, unsent
   bool healthy_left_ ABSL_GUARDED_BY(mutex_) = false;  // when the budget was spent
   absl::Duration retry_after_ ABSL_GUARDED_BY(mutex_);
+  // Of the try whose reply is looked at.
   absl::Duration try_timeout_ ABSL_GUARDED_BY(mutex_);
-  // Freshness 5: before the try was sent; of a stamped write, before the first one was.
   base::ClockSample sampled_ ABSL_GUARDED_BY(mutex_);
-  std::optional<Freshness> best_ ABSL_GUARDED_BY(mutex_);  // of the answers that were too old
-  std::vector<Said> log_ ABSL_GUARDED_BY(mutex_);          // per endpoint, for error texts
+  bool answered_once_ ABSL_GUARDED_BY(mutex_) = false;        // a reply came, whatever it said
+  Steady::time_point first_sent_at_ ABSL_GUARDED_BY(mutex_);  // the first of two under way
+  std::optional<Freshness> best_ ABSL_GUARDED_BY(mutex_);     // of the answers that were too old
+  std::vector<Said> log_ ABSL_GUARDED_BY(mutex_);             // per endpoint, for error texts
 };
 
 }  // namespace holdfast::internal

@@ -207,6 +207,7 @@ class Client::Impl {
 
   const internal::EventLoop& loop() { return dispatcher_.loop(); }
   bool InOwnProcess() const { return dispatcher_.InOwnProcess(); }
+  internal::Dispatcher& dispatcher() { return dispatcher_; }
   void Close() {
     sessions_.Close();
     if (mirrors_ != nullptr) mirrors_->Close();
@@ -220,6 +221,7 @@ class Client::Impl {
     spec.what = std::move(what);
     spec.invalid = internal::Check(query, options);
     spec.rungs = internal::RungsOf(options);
+    spec.hedge = options.hedge();
     spec.deadline = options.deadline();
     if (options.level() == ReadOptions::Level::kAtLeast) {
       spec.cluster_id = options.token().cluster_id;
@@ -390,8 +392,10 @@ void Client::Get(std::string_view key, const ReadOptions& options,
       What("Get", key), RangeQuery::Key(key), impl_->Allowed(key, options),
       [impl = impl_.get(), key = std::string(key), options,
        done = std::move(done)](Result<RangeResult> read) mutable {
-        Result<Answer> answer = read.status();
-        if (read.ok()) {
+        Result<Answer> answer = absl::UnknownError("");
+        if (!read.ok()) {
+          answer = read.status();
+        } else {
           auto& entries = read->value.entries;
           answer = Read<Answer>{std::nullopt, read->fresh, read->incarnation};
           if (!entries.empty()) answer->value = std::move(entries.front());
@@ -557,11 +561,17 @@ Link Client::state(std::string_view key_or_prefix) const {
 }
 
 std::string Client::Dump() const {
-  return impl_->mirrors() == nullptr ? "" : impl_->mirrors()->Dump();
+  std::string out;
+  impl_->dispatcher().DumpTo(&out);
+  if (impl_->mirrors() != nullptr) out += impl_->mirrors()->Dump();
+  return out;
 }
 
 std::string Client::Metrics() const {
-  return impl_->mirrors() == nullptr ? "" : impl_->mirrors()->Metrics();
+  std::string out;
+  impl_->dispatcher().MetricsTo(&out);
+  if (impl_->mirrors() != nullptr) out += impl_->mirrors()->Metrics();
+  return out;
 }
 
 absl::StatusOr<WriteResult> Client::Resolve(const absl::Status& maybe_committed,

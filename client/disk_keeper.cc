@@ -61,8 +61,11 @@ void DiskKeeper::Loop() {
   std::unique_lock lock(mutex_);
   for (;;) {
     work_ = false;
-    for (const auto& slot : slots_) Serve(*slot, lock, /*all=*/stop_);
-    if (stop_) return;
+    // The last round begins after the end was asked for: what came during the one before is in it.
+    const bool last = stop_;
+    for (const auto& slot : slots_) Serve(*slot, lock, /*all=*/last);
+    if (last) return;
+    if (stop_) continue;
     if (scheduler_->Now() >= next_poll) {
       lock.unlock();
       for (const auto& slot : slots_) PollOverride(*slot);

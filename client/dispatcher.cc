@@ -4,6 +4,8 @@
 
 #include <utility>
 
+#include <fmt/format.h>
+
 #include "base/check.h"
 #include "base/rng.h"
 #include "client/claim.h"
@@ -30,6 +32,10 @@ std::vector<Endpoint> Shuffled(const std::vector<std::string>& texts, uint64_t s
   return endpoints;
 }
 
+std::string Rounded(absl::Duration d) {
+  return absl::FormatDuration(absl::Trunc(d, absl::Milliseconds(100)));
+}
+
 }  // namespace
 
 Dispatcher::Dispatcher(const ClientOptions& options)
@@ -38,9 +44,8 @@ Dispatcher::Dispatcher(const ClientOptions& options)
       max_clock_slow_(options.max_clock_slow),
       clock_(ClockOf(options)),
       endpoints_(Shuffled(options.endpoints, SeedOf(options))),
-      router_(endpoints_.size(), policy_, clock_, SeedOf(options)) {
-  for (const Endpoint& endpoint : endpoints_) channels_.push_back(MakeChannel(endpoint));
-}
+      connections_(endpoints_, clock_),
+      router_(endpoints_.size(), policy_, options.hedge, clock_, SeedOf(options)) {}
 
 void Dispatcher::Close() {
   CHECK_MSG(!loop_.OnLoopThread(),
@@ -64,9 +69,8 @@ bool Dispatcher::InOwnProcess() const { return getpid() == process_; }
 absl::Status Dispatcher::AfterFork() {
   return absl::AbortedError(
       "SESSION_FORKED: this holdfast::Client was opened before a fork(), by the parent process, "
-      "and "
-      "its thread and connections are there. Nothing was sent. Open a Client in the child, after "
-      "the fork");
+      "and its thread and connections are there. Nothing was sent. Open a Client in the child, "
+      "after the fork");
 }
 
 void Dispatcher::Start(CallSpec spec, Call::Done done) {
@@ -79,8 +83,41 @@ void Dispatcher::Start(CallSpec spec, Call::Done done) {
     closing = closing_;
     if (!closing) calls_.emplace(call.get(), call);
   }
+  stats_.calls.Add();
   if (closing) call->Cancel();
   call->Start();
+}
+
+void Dispatcher::DumpTo(std::string* out) {
+  stats_.DumpTo(out);
+  for (size_t i = 0; i < endpoints_.size(); ++i) {
+    const Router::EndpointView view = router_.View(i);
+    const std::optional<absl::Duration> left_out = connections_.OutFor(i);
+    *out += fmt::format(
+        "endpoint {}{}: {}{}{}\n", endpoints_[i].name, view.in_use ? " (in use)" : "",
+        left_out.has_value() ? fmt::format("cannot be reached for {}", Rounded(*left_out))
+                             : (view.reachable ? "reachable" : "backing off"),
+        view.reachable && view.quorum_suspect ? ", out of touch with the quorum" : "",
+        view.alone_for > absl::ZeroDuration()
+            ? fmt::format(", asked to be left alone for {}", Rounded(view.alone_for))
+            : "");
+  }
+}
+
+void Dispatcher::MetricsTo(std::string* out) {
+  stats_.MetricsTo(out);
+  *out +=
+      "# HELP holdfast_client_redials_total Connections tried for calls in a long outage.\n"
+      "# TYPE holdfast_client_redials_total counter\n";
+  *out += fmt::format("holdfast_client_redials_total {}\n", connections_.redials());
+  *out +=
+      "# HELP holdfast_client_endpoint_up 1 if the endpoint could be reached the last time.\n"
+      "# TYPE holdfast_client_endpoint_up gauge\n";
+  for (size_t i = 0; i < endpoints_.size(); ++i) {
+    const bool up = !connections_.OutFor(i).has_value() && router_.View(i).reachable;
+    *out += fmt::format("holdfast_client_endpoint_up{{endpoint=\"{}\"}} {}\n", endpoints_[i].name,
+                        up ? 1 : 0);
+  }
 }
 
 void Dispatcher::Forget(const Call* call) {

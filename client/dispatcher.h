@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include <grpcpp/channel.h>
@@ -11,6 +12,8 @@
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
 #include "client/call.h"
+#include "client/call_stats.h"
+#include "client/connections.h"
 #include "client/endpoint.h"
 #include "client/event_loop.h"
 #include "client/router.h"
@@ -39,12 +42,18 @@ class Dispatcher {
   bool InOwnProcess() const;
   static absl::Status AfterFork();
 
+  // What the calls came to, and what this client thinks of its endpoints: for people, a line each;
+  // and as figures in the Prometheus text format, each family with its HELP and TYPE.
+  void DumpTo(std::string* out);
+  void MetricsTo(std::string* out);
+
   // For Call only.
   void Forget(const Call* call);
   EventLoop& loop() { return loop_; }
   Router& router() { return router_; }
   const std::vector<Endpoint>& endpoints() const { return endpoints_; }
-  const std::shared_ptr<grpc::Channel>& channel(size_t i) const { return channels_[i]; }
+  Connections& connections() { return connections_; }
+  CallStats& stats() { return stats_; }
   const std::shared_ptr<const base::Clock>& clock() const { return clock_; }
   const RetryPolicy& policy() const { return policy_; }
   double max_clock_slow() const { return max_clock_slow_; }
@@ -54,8 +63,9 @@ class Dispatcher {
   const RetryPolicy policy_;
   const double max_clock_slow_;
   const std::shared_ptr<const base::Clock> clock_;
-  std::vector<Endpoint> endpoints_;                       // shuffled
-  std::vector<std::shared_ptr<grpc::Channel>> channels_;  // of the same order
+  std::vector<Endpoint> endpoints_;  // shuffled
+  Connections connections_;          // of the same order
+  CallStats stats_;
   Router router_;
   EventLoop loop_;
 

@@ -37,6 +37,11 @@ class EndpointSet {
 
   void Report(size_t endpoint, Outcome outcome, bool needs_quorum, absl::Duration now);
 
+  size_t current() const { return current_; }
+  bool BackingOff(size_t endpoint, bool needs_quorum, absl::Duration now) const {
+    return RankOf(states_[endpoint], needs_quorum, now) != Rank::kHealthy;
+  }
+
  private:
   // Back-off of one endpoint for one reason.
   struct Health {

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <map>
+#include <set>
 #include <utility>
 
 #include <fmt/format.h>
@@ -29,6 +30,8 @@ constexpr size_t kClaimSlotBytes = 1024;
 constexpr uint8_t kClaimFormat = 1;
 // A generation may be removed by the writer between listing and reading.
 constexpr int kListTries = 4;
+// While something is on trial: the newest, the one whose probation ends next, the newest good one.
+constexpr size_t kRoomOnTrial = 3;
 
 // The newest claim for a generation: the side record.
 struct SideRecord {
@@ -120,10 +123,7 @@ bool Holds(const GenerationContent& content, const Suspect& suspect) {
 // second: it did not die of it, and this one might.
 bool Blames(const DeadTrial& dead, const GenerationContent& content, bool good) {
   const Trial& trial = dead.trial;
-  const auto& on_trial = trial.generations;
-  if (!good && std::find(on_trial.begin(), on_trial.end(), IdOf(content)) != on_trial.end()) {
-    return true;
-  }
+  if (!good && trial.generation == IdOf(content)) return true;
   return trial.set == content.content ||
          std::any_of(trial.changes.begin(), trial.changes.end(),
                      [&](const Suspect& suspect) { return Holds(content, suspect); });
@@ -213,6 +213,7 @@ class LastGoodImpl : public LastGood {
   absl::StatusOr<Mine> WriteGenerationFile(RecordScan records, const GenerationInfo& info,
                                            bool on_trial);
   Health HealthOf(const GenerationName& name);
+  std::set<uint64_t> ChooseKept(const std::vector<GenerationName>& sound) const;
   void Prune();
   void ForgetIdleTrials(const std::vector<GenerationName>& generations) const;
   absl::Status WriteClaim(const GenerationInfo& info);
@@ -220,7 +221,7 @@ class LastGoodImpl : public LastGood {
 
   absl::Status EnsureTrialFile() ABSL_EXCLUSIVE_LOCKS_REQUIRED(trial_mutex_);
   absl::Status SetTrial(Trial trial) ABSL_EXCLUSIVE_LOCKS_REQUIRED(trial_mutex_);
-  absl::Status AddToTrial(const TrialGeneration& generation);
+  absl::Status PutOnTrial(const std::optional<TrialGeneration>& generation);
 
   const Options options_;
   const Place place_;
@@ -314,10 +315,11 @@ absl::Status LastGoodImpl::Take(const View& view, const GenerationName& name,
   health_[name.number] = Health::kSound;
   held_against_ = std::move(held_against);
   if (!name.good || crashes > 0) {
+    std::erase_if(unproven_, [&](const Mine& mine) { return mine.id == id; });
     unproven_.push_back(*in_hand_);
     // If this cannot be noted, a crash of this process goes unseen: served all the same, for data
     // of yesterday is better than none.
-    AddToTrial(id).IgnoreError();
+    PutOnTrial(id).IgnoreError();
   }
   return absl::OkStatus();
 }
@@ -345,7 +347,14 @@ std::optional<Loaded> LastGoodImpl::LoadOnce(const View& view, const Rejected& r
         continue;
       }
       const absl::Status status = Take(view, name, *std::move(content), crashes, rejected, &loaded);
-      if (status.ok()) return loaded;
+      if (status.ok()) {
+        if (last_resort) {  // it was not passed over after all
+          std::erase_if(*passed_over, [&](const std::string& text) {
+            return text.starts_with(FileNameOf(name) + ":");
+          });
+        }
+        return loaded;
+      }
       pass_over(name, base::Message(status));
     }
   }
@@ -385,6 +394,7 @@ void LastGoodImpl::FollowFork() {
   in_hand_.reset();
   unproven_.clear();
   absl::MutexLock lock(&trial_mutex_);
+  if (trial_file_ == nullptr || trial_file_->OfThisProcess()) return;
   trial_file_.reset();
   trial_ = {};
 }
@@ -433,7 +443,7 @@ absl::StatusOr<LastGoodImpl::Mine> LastGoodImpl::WriteGenerationFile(RecordScan 
                   .revision = info.revision,
                   .good = !on_trial};
   // Before it can be found: whoever finds it must also find that it is on trial.
-  if (on_trial) status = AddToTrial(mine.id);
+  if (on_trial) status = PutOnTrial(mine.id);
   if (status.ok()) status = (*file)->Commit(place_.PathOf(name));
   if (!status.ok()) return status;
   health_[name.number] = Health::kSound;
@@ -444,7 +454,9 @@ absl::Status LastGoodImpl::WriteRecords(RecordScan records, const GenerationInfo
                                         bool on_trial) {
   FollowFork();
   pending_claim_.reset();
-  in_hand_.reset();  // the data is no longer that generation's, whatever comes of this
+  // What is served is no longer that generation, whatever comes of this.
+  in_hand_.reset();
+  PutOnTrial(std::nullopt).IgnoreError();
   incarnation_ = info.incarnation;
   const auto writer = BecomeWriter();
   if (!writer.ok() || !*writer) return writer.status();
@@ -472,8 +484,32 @@ LastGoodImpl::Health LastGoodImpl::HealthOf(const GenerationName& name) {
   return health;
 }
 
+// Which of the sound generations stay, newest first. Always the newest, and the newest good one.
+// The room behind these goes first to the oldest one of this process that is on trial: where data
+// changes all the time, the newest never live to see the end of their probation.
+std::set<uint64_t> LastGoodImpl::ChooseKept(const std::vector<GenerationName>& sound) const {
+  std::set<uint64_t> kept = {sound.front().number};
+  const auto good = std::find_if(sound.begin(), sound.end(), [](const auto& n) { return n.good; });
+  const uint64_t newest_good = good == sound.end() ? 0 : good->number;
+  size_t room = static_cast<size_t>(options_.keep_generations);
+  if (newest_good != sound.front().number) {
+    room = std::max(room, kRoomOnTrial);
+    if (newest_good != 0) kept.insert(newest_good);
+    const auto next = std::find_if(sound.rbegin(), sound.rend(), [&](const GenerationName& name) {
+      return name.number > newest_good &&
+             std::any_of(unproven_.begin(), unproven_.end(),
+                         [&](const Mine& mine) { return mine.id.number == name.number; });
+    });
+    if (next != sound.rend()) kept.insert(next->number);
+  }
+  for (const GenerationName& name : sound) {
+    if (kept.size() < room) kept.insert(name.number);
+  }
+  return kept;
+}
+
 // Counts sound generations only, so that damaged ones push no good one out; a damaged one goes when
-// it is older than all that are kept. The newest good one stays whatever comes after it.
+// it is older than all that are kept.
 void LastGoodImpl::Prune() {
   const auto files = ListCacheFiles(place_.dir, place_.stem);
   if (!files.ok()) return;
@@ -482,37 +518,22 @@ void LastGoodImpl::Prune() {
     if (HealthOf(name) == Health::kSound) sound.push_back(name);
   }
   if (sound.empty()) return;
-  const auto good = std::find_if(sound.begin(), sound.end(), [](const auto& n) { return n.good; });
-  const uint64_t newest_good = good == sound.end() ? 0 : good->number;
-  // The last room is the newest good one's, unless it is among the newest anyway.
-  size_t room = static_cast<size_t>(options_.keep_generations);
-  if (newest_good != 0 && newest_good != sound.front().number) room = std::max<size_t>(room, 2);
-  uint64_t oldest_kept = 0;
-  bool good_kept = newest_good == 0;
-  std::vector<GenerationName> removed;
-  for (const GenerationName& name : sound) {
-    const bool is_it = name.number == newest_good;
-    if (is_it || room > (good_kept ? 0U : 1U)) {
-      --room;
-      good_kept |= is_it;
-      oldest_kept = name.number;
-    } else {
-      removed.push_back(name);
-    }
-  }
+  const std::set<uint64_t> kept = ChooseKept(sound);
+  bool removed = false;
   for (const GenerationName& name : files->generations) {
-    if (name.number < oldest_kept && HealthOf(name) == Health::kDamaged) removed.push_back(name);
-  }
-  for (const GenerationName& name : removed) {
-    if (options_.before_step && options_.before_step("remove") != 0) continue;
+    const Health health = HealthOf(name);
+    const bool goes = health == Health::kSound
+                          ? !kept.contains(name.number)
+                          : health == Health::kDamaged && name.number < *kept.begin();
+    if (!goes || (options_.before_step && options_.before_step("remove") != 0)) continue;
     unlink(place_.PathOf(name).c_str());
     health_.erase(name.number);
     std::erase_if(unproven_, [&](const Mine& mine) { return mine.id.number == name.number; });
+    removed = true;
   }
-  if (!removed.empty()) {
-    const auto left = ListCacheFiles(place_.dir, place_.stem);
-    if (left.ok()) ForgetIdleTrials(left->generations);
-  }
+  if (!removed) return;
+  const auto left = ListCacheFiles(place_.dir, place_.stem);
+  if (left.ok()) ForgetIdleTrials(left->generations);
 }
 
 // Dead processes that blame nothing but generations that are gone need not be remembered.
@@ -520,11 +541,9 @@ void LastGoodImpl::ForgetIdleTrials(const std::vector<GenerationName>& generatio
   for (const DeadTrial& dead : ReadDeadTrials(place_.dir, place_.stem, /*tidy=*/true)) {
     const Trial& trial = dead.trial;
     if (!trial.changes.empty() || trial.set.has_value()) continue;
-    const bool there = std::any_of(
-        trial.generations.begin(), trial.generations.end(), [&](const TrialGeneration& id) {
-          return std::any_of(generations.begin(), generations.end(),
-                             [&](const auto& name) { return name.number == id.number; });
-        });
+    const bool there = std::any_of(generations.begin(), generations.end(), [&](const auto& name) {
+      return name.number == trial.generation->number;
+    });
     if (!there) unlink(dead.path.c_str());
   }
 }
@@ -591,13 +610,11 @@ absl::Status LastGoodImpl::SetTrial(Trial trial) {
   return status;
 }
 
-absl::Status LastGoodImpl::AddToTrial(const TrialGeneration& generation) {
+// In the place of the one before, which is no longer what is served: one crash goes back by one.
+absl::Status LastGoodImpl::PutOnTrial(const std::optional<TrialGeneration>& generation) {
   absl::MutexLock lock(&trial_mutex_);
   Trial trial = trial_;
-  trial.generations.push_back(generation);
-  // Those that nobody marked good and that are long pruned say nothing any more.
-  const auto most = static_cast<size_t>(options_.keep_generations) + 2;
-  while (trial.generations.size() > most) trial.generations.erase(trial.generations.begin());
+  trial.generation = generation;
   return SetTrial(std::move(trial));
 }
 
@@ -605,7 +622,7 @@ absl::Status LastGoodImpl::NoteTrial(const std::vector<Suspect>& changes,
                                      const std::optional<base::RecordDigest>& set) {
   absl::MutexLock lock(&trial_mutex_);
   Trial trial{.changes = changes, .set = set};
-  if (!trial.empty()) trial.generations = trial_.generations;
+  if (!trial.empty()) trial.generation = trial_.generation;
   return SetTrial(std::move(trial));
 }
 
@@ -640,7 +657,7 @@ absl::Status LastGoodImpl::MarkGood(uint64_t revision) {
   absl::Status status = SyncDirectory(place_.dir);
   absl::MutexLock lock(&trial_mutex_);
   Trial trial = trial_;
-  std::erase_if(trial.generations, is_good);
+  if (trial.generation.has_value() && is_good(*trial.generation)) trial.generation.reset();
   if (absl::Status noted = SetTrial(std::move(trial)); !noted.ok()) return noted;
   return status;
 }

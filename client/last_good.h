@@ -120,10 +120,11 @@ class LastGood {
   virtual absl::StatusOr<Loaded> Load(const Rejected& rejected) = 0;
 
   // Writes a new generation with these records; afterwards at most keep_generations sound ones are
-  // there, and among them the newest good one (so two, if keep_generations is 1 and the new one is
-  // on trial). A generation written while `on_trial` counts as good only once MarkGood said so.
-  // OK and nothing written: another process has the writer's part (see writes()).
-  // ResourceExhausted: the disk is full; others: it failed. Older generations are then untouched.
+  // there. While this one is on trial up to three are, for the newest good one is always among
+  // them, and one whose probation ends before this one's. A generation written while `on_trial`
+  // counts as good only once MarkGood said so. OK and nothing written: another process has the
+  // writer's part (see writes()). ResourceExhausted: the disk is full; others: it failed. Older
+  // generations are then untouched.
   absl::Status Write(const MirrorSnapshot& records, const GenerationInfo& info, bool on_trial);
   virtual absl::Status WriteRecords(RecordScan records, const GenerationInfo& info,
                                     bool on_trial) = 0;

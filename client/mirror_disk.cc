@@ -96,11 +96,21 @@ void MirrorImpl::WriteSoon() {
   keeper_->Write(slot_, {accepted_build_, accepted_, Generation(), on_trial});
 }
 
+// The newest claim for what lies on disk, if it is what is served.
+void MirrorImpl::NoteClaim() {
+  if (keeper_ == nullptr || written_build_ != accepted_build_ || override_.present) return;
+  GenerationInfo info = Generation();
+  info.claim.revision = info.revision;
+  info.revision = written_revision_;
+  keeper_->NoteClaim(slot_, std::move(info));
+}
+
 void MirrorImpl::OnWritten(uint64_t build, uint64_t revision, const absl::Status& status) {
   if (!status.ok()) return TellDiskProblem(status);
   written_build_ = std::max(written_build_, build);
+  written_revision_ = revision;
   if (keeper_ != nullptr && written_build_ == accepted_build_) {
-    keeper_->NoteClaim(slot_, Generation());
+    NoteClaim();
     // Its content may have passed while it was being written.
     if (good_.has_value() && SameContent(*good_, accepted_)) keeper_->MarkGood(slot_, revision);
   }

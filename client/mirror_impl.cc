@@ -113,7 +113,8 @@ absl::Status MirrorImpl::LoadFromDisk(std::unique_ptr<LastGood> files) {
     judged_build_ = ++head_build_;
     return absl::IsNotFound(loaded.status()) ? absl::OkStatus() : loaded.status();
   }
-  head_info_ = {.revision = loaded->info.revision,
+  // Up to the claim's revision nothing of the prefix has changed.
+  head_info_ = {.revision = std::max(loaded->info.revision, loaded->info.claim.revision),
                 .incarnation = loaded->info.incarnation,
                 .cluster_id = loaded->info.cluster_id,
                 .from_disk = true};
@@ -121,6 +122,7 @@ absl::Status MirrorImpl::LoadFromDisk(std::unique_ptr<LastGood> files) {
   accepted_ = head_;
   accepted_build_ = judged_build_ = written_build_ = head_build_;
   claim_ = loaded->info.claim;
+  written_revision_ = loaded->info.revision;
   usable_ = true;
   suspects_ = loaded->suspects;
   suspect_set_ = loaded->suspect_set;
@@ -280,9 +282,7 @@ void MirrorImpl::TakeClaim(uint64_t revision, Claim claim) {
   // An older claim stays true while the data moves forward: the better of the two is kept.
   if (better) claim_ = claim;
   Publish();
-  if (keeper_ != nullptr && written_build_ == accepted_build_) {
-    keeper_->NoteClaim(slot_, Generation());
-  }
+  NoteClaim();
 }
 
 // --- judging ---

@@ -94,14 +94,14 @@ absl::Status MirrorSet::Open() {
   const absl::Duration begun = scheduler_->Now();
   for (Feed& feed : feeds_) {
     const absl::Duration left = feed.mirror->policy().startup_wait() - (scheduler_->Now() - begun);
-    if (feed.mirror->WaitUsable(std::max(left, absl::ZeroDuration()))) continue;
+    if (feed.mirror->WaitServing(std::max(left, absl::ZeroDuration()))) continue;
     const auto done = std::make_shared<absl::Notification>();
     scheduler_->Post([mirror = feed.mirror, done] {
       mirror->ServeDefaults();
       done->Notify();
     });
     done->WaitForNotification();
-    if (feed.mirror->WaitUsable(absl::ZeroDuration())) continue;
+    if (feed.mirror->has_data()) continue;  // if too old for its policy, as reads will say
     if (feed.mirror->policy().rule() == Policy::Rule::kFailOpen) continue;  // its defaults
     absl::Status why;
     {
@@ -140,6 +140,13 @@ void MirrorSet::Close() {
   });
   done->WaitForNotification();
   disk_.reset();
+  // The orderly end of what is on disk, even if somebody keeps a Live value too long.
+  const auto released = std::make_shared<absl::Notification>();
+  scheduler_->Post([self = shared_from_this(), released] {
+    for (Feed& feed : self->feeds_) feed.mirror->ReleaseDisk();
+    released->Notify();
+  });
+  released->WaitForNotification();
 }
 
 MirrorImpl* MirrorSet::Find(std::string_view key_or_prefix) const {
@@ -194,6 +201,8 @@ void MirrorSet::Break(const absl::Status& why) {
     feed.last = false;
     feed.bytes = 0;
     feed.marks.clear();
+    feed.unproven.clear();
+    feed.unproven_bytes = 0;
     feed.live = false;
     feed.old_since.reset();
   }
@@ -333,6 +342,7 @@ void MirrorSet::FinishLoad(Feed& feed) {
 
 void MirrorSet::StartWatch(Feed& feed) {
   feed.phase = Feed::Phase::kWatching;
+  feed.live = false;
   feed.heard = scheduler_->Now();
   WatchRequest request;
   etcdserverpb::WatchCreateRequest* create = request.mutable_create_request();
@@ -374,7 +384,18 @@ void MirrorSet::OnWatch(uint64_t connection, WatchResponse response) {
     // The history was compacted under a mirror that fell behind: load again.
     feed.phase = Feed::Phase::kIdle;
     feed.live = false;
+    feed.unproven.clear();
+    feed.unproven_bytes = 0;
+    feed.marks.clear();
     return LoadNext();
+  }
+  if (response.events_size() > 0 && !feed.live && !etcd_) {
+    feed.unproven_bytes += response.ByteSizeLong();
+    if (feed.unproven_bytes > kUnprovenBytesMax) {
+      return Break(absl::UnavailableError("the member sends events and no bookmark"));
+    }
+    feed.unproven.push_back(std::move(response));
+    return;
   }
   if (response.events_size() > 0) {
     feed.mirror->Apply(response);
@@ -382,6 +403,12 @@ void MirrorSet::OnWatch(uint64_t connection, WatchResponse response) {
     FlushSoon();
   }
   if (response.has_holdfast_bookmark()) OnBookmark(feed, response.holdfast_bookmark());
+}
+
+void MirrorSet::ApplyUnproven(Feed& feed) {
+  for (const WatchResponse& response : feed.unproven) feed.mirror->Apply(response);
+  feed.unproven.clear();
+  feed.unproven_bytes = 0;
 }
 
 // All that has arrived becomes one version: the more comes at once, the less each event costs.
@@ -407,6 +434,7 @@ void MirrorSet::OnBookmark(Feed& feed, const etcdserverpb::WatchBookmark& bookma
     return Break(absl::FailedPreconditionError(
         "the member has another incarnation of the store than the one that was loaded"));
   }
+  ApplyUnproven(feed);
   const absl::Duration now = scheduler_->Now();
   feed.flush = false;
   Claim claim;

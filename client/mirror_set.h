@@ -92,6 +92,7 @@ class MirrorSet : public UplinkSink, public std::enable_shared_from_this<MirrorS
  private:
   static constexpr size_t kMarksMax = 64;
   static constexpr int kLoadsAtOnce = 2;
+  static constexpr size_t kUnprovenBytesMax = size_t{64} << 20;
 
   struct Feed {
     enum class Phase { kIdle, kLoading, kWatching };
@@ -103,6 +104,10 @@ class MirrorSet : public UplinkSink, public std::enable_shared_from_this<MirrorS
     bool last = false;
     size_t bytes = 0;
     bool flush = false;  // has events that no head shows yet
+    // Events before the first bookmark, which tells whose they are: between the load and the watch
+    // the member may have become another incarnation of the store.
+    std::vector<etcdserverpb::WatchResponse> unproven;
+    size_t unproven_bytes = 0;
     // Marks on their way.
     std::map<uint64_t, base::ClockSample> marks;
     absl::Duration heard;  // the last bookmark of this connection
@@ -118,6 +123,7 @@ class MirrorSet : public UplinkSink, public std::enable_shared_from_this<MirrorS
   void StartWatch(Feed& feed);
   void FinishLoad(Feed& feed);
   void SendMark(Feed& feed);
+  void ApplyUnproven(Feed& feed);
   void OnBookmark(Feed& feed, const etcdserverpb::WatchBookmark& bookmark);
   void ConsiderLeaving(Feed& feed, absl::Duration now, bool old);
   void FlushSoon();

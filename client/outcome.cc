@@ -26,6 +26,7 @@ Outcome Classify(const grpc::Status& status, const Asked& asked) {
   // By text first: servers put some of these under more than one code.
   if (IsEtcdText(status, "etcdserver: no leader")) return Outcome::kNoLeader;
   if (IsEtcdText(status, "etcdserver: too many requests")) return Outcome::kOverloaded;
+  if (asked.told_when && code == grpc::StatusCode::RESOURCE_EXHAUSTED) return Outcome::kOverloaded;
   if (IsEtcdText(status, "etcdserver: rpc not supported for learner")) return Outcome::kWrongMember;
   if (IsEtcdText(status, "etcdserver: request timed out") ||
       IsEtcdText(status, "etcdserver: leader changed") ||

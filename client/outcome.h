@@ -2,6 +2,7 @@
 // something is sent again.
 #pragma once
 
+#include <cstddef>
 #include <optional>
 #include <string_view>
 
@@ -22,6 +23,7 @@ enum class Outcome {
   kTimedOut,     // no answer in time
   kRefused,      // a definite no: the same request gets the same answer everywhere
 };
+inline constexpr size_t kOutcomes = 11;
 
 // What was asked, as far as the outcome depends on it.
 struct Asked {
@@ -29,6 +31,7 @@ struct Asked {
   bool bounded = false;       // with a bound on the age
   bool serializable = false;  // of one member's own data
   bool sent = true;           // false: proven that nothing left this process
+  bool told_when = false;     // the server said when to come again
 };
 
 // With what every refusal that concerns a session begins (docs/sessions.md).

@@ -101,4 +101,10 @@ uint64_t OldestPin() {
   return oldest;
 }
 
+size_t PinSlots() {
+  size_t slots = 0;
+  for (Slot* slot = TheDomain().slots.load(); slot != nullptr; slot = slot->next) ++slots;
+  return slots;
+}
+
 }  // namespace holdfast::internal

@@ -16,6 +16,7 @@
 // Threads: all of it from any thread. `published` must be read and written sequentially consistent.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 
 namespace holdfast::internal {
@@ -33,5 +34,7 @@ class Pin {
 uint64_t Retire();
 // The epoch at which the oldest pin of now began; the largest number if nobody is pinned.
 uint64_t OldestPin();
+// How many threads, at a time, have ever been pinned; what the domain takes in memory, in slots.
+size_t PinSlots();
 
 }  // namespace holdfast::internal

@@ -1,17 +1,20 @@
 #include "client/router.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace holdfast::internal {
 
-Router::Router(size_t endpoint_count, const RetryPolicy& policy,
+Router::Router(size_t endpoint_count, const RetryPolicy& policy, const HedgePolicy& hedge,
                std::shared_ptr<const base::Clock> clock, uint64_t seed)
     : policy_(policy),
       clock_(std::move(clock)),
       rng_(seed),
       endpoints_(endpoint_count, policy, &rng_),
       budget_(policy.budget_ratio, policy.budget_per_second, Now()),
-      gate_(policy, &rng_) {}
+      gate_(policy, &rng_),
+      hedger_(hedge),
+      alone_until_(endpoint_count, -absl::InfiniteDuration()) {}
 
 void Router::OnCall() {
   absl::MutexLock lock(&mutex_);
@@ -22,8 +25,18 @@ Router::Choice Router::Choose(bool needs_quorum, const std::vector<bool>& tried,
   const absl::Duration now = Now();
   absl::MutexLock lock(&mutex_);
   Choice choice;
-  const std::optional<size_t> endpoint = endpoints_.Pick(needs_quorum, tried, now);
-  if (!endpoint.has_value()) return choice;
+  std::optional<size_t> endpoint = endpoints_.Pick(needs_quorum, LeavingAlone(tried, now), now);
+  // The first sending is the offered load, which only the caller can lower.
+  if (!endpoint.has_value() && pay == Pay::kFree)
+    endpoint = endpoints_.Pick(needs_quorum, tried, now);
+  if (!endpoint.has_value()) {
+    const absl::Duration first = *std::ranges::min_element(alone_until_);
+    if (first > now) {
+      choice.kind = Choice::Kind::kPushedBack;
+      choice.retry_after = first - now;
+    }
+    return choice;
+  }
   if (pay == Pay::kToken && !budget_.TryTake(now)) {
     choice.kind = Choice::Kind::kNoBudget;
     choice.healthy_left = endpoints_.HealthyLeft(needs_quorum, tried, now);
@@ -34,6 +47,48 @@ Router::Choice Router::Choose(bool needs_quorum, const std::vector<bool>& tried,
   choice.kind = Choice::Kind::kTry;
   choice.endpoint = *endpoint;
   return choice;
+}
+
+std::vector<bool> Router::LeavingAlone(const std::vector<bool>& tried, absl::Duration now) const {
+  std::vector<bool> left_out = tried;
+  for (size_t i = 0; i < left_out.size(); ++i) {
+    if (alone_until_[i] > now) left_out[i] = true;
+  }
+  return left_out;
+}
+
+void Router::OnPushBack(size_t endpoint, absl::Duration for_now) {
+  const absl::Duration now = Now();
+  absl::MutexLock lock(&mutex_);
+  alone_until_[endpoint] = std::max(alone_until_[endpoint], now + for_now);
+}
+
+std::optional<absl::Duration> Router::BeginHedgeable() {
+  absl::MutexLock lock(&mutex_);
+  return hedger_.OnRead();
+}
+
+std::optional<size_t> Router::ChooseHedge(bool needs_quorum, const std::vector<bool>& tried) {
+  const absl::Duration now = Now();
+  absl::MutexLock lock(&mutex_);
+  const std::vector<bool> left_out = LeavingAlone(tried, now);
+  // To one that will answer, or it shortens nothing.
+  if (!endpoints_.HealthyLeft(needs_quorum, left_out, now) || !hedger_.Take()) return std::nullopt;
+  return endpoints_.Pick(needs_quorum, left_out, now);
+}
+
+void Router::OnReadTime(absl::Duration time) {
+  absl::MutexLock lock(&mutex_);
+  hedger_.OnTime(time);
+}
+
+Router::EndpointView Router::View(size_t endpoint) {
+  const absl::Duration now = Now();
+  absl::MutexLock lock(&mutex_);
+  return {.in_use = endpoints_.current() == endpoint,
+          .reachable = !endpoints_.BackingOff(endpoint, /*needs_quorum=*/false, now),
+          .quorum_suspect = endpoints_.BackingOff(endpoint, /*needs_quorum=*/true, now),
+          .alone_for = std::max(alone_until_[endpoint] - now, absl::ZeroDuration())};
 }
 
 void Router::Refund() {

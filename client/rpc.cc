@@ -1,5 +1,6 @@
 #include "client/rpc.h"
 
+#include <algorithm>
 #include <charconv>
 
 #include <grpcpp/create_channel.h>
@@ -15,18 +16,23 @@ constexpr char kProofKey[] = "holdfast-proof";
 constexpr char kSourceKey[] = "holdfast-source";
 constexpr char kIncarnationKey[] = "holdfast-incarnation";
 constexpr char kDeduplicatedKey[] = "holdfast-deduplicated";
+constexpr char kRetryAfterKey[] = "holdfast-retry-after-ms";
 
 // TCP and HTTP/2 settings together: a host that is silent, or a process that is stopped, is given
 // up after this and the call moves on.
 constexpr int kConnectTimeoutMs = 1000;
 constexpr int kReconnectFirstMs = 50;
-constexpr int kReconnectMaxMs = 3000;
+// gRPC connects by itself for ever once a call has asked for it: this bounds what that comes to
+// when nobody calls any more. While there are calls, connections.h dials.
+constexpr int kReconnectMaxMs = 120'000;
 // etcd's servers take offence at pings more often than every 5 s.
 constexpr int kKeepaliveTimeMs = 10'000;
 constexpr int kKeepaliveTimeoutMs = 3000;
 constexpr int kResolveAgainMs = 1000;
 // A century: far above any age, far below overflow.
 constexpr int64_t kAgeMsMax = 100LL * 366 * 24 * 3600 * 1000;
+// No server is obeyed for longer.
+constexpr absl::Duration kRetryAfterMax = absl::Minutes(5);
 
 std::optional<std::string_view> Find(
     const std::multimap<grpc::string_ref, grpc::string_ref>& metadata, const char* key) {
@@ -37,7 +43,7 @@ std::optional<std::string_view> Find(
 
 }  // namespace
 
-std::shared_ptr<grpc::Channel> MakeChannel(const Endpoint& endpoint) {
+std::shared_ptr<grpc::Channel> MakeChannel(const Endpoint& endpoint, Dialing dialing) {
   grpc::ChannelArguments args;
   args.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
   // No detour through a proxy from the environment, and no connection shared with another client of
@@ -46,7 +52,8 @@ std::shared_ptr<grpc::Channel> MakeChannel(const Endpoint& endpoint) {
   args.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   // gRPC uses the "min reconnect backoff" as its connect timeout.
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
-  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, kReconnectFirstMs);
+  args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,
+              dialing == Dialing::kOnce ? kReconnectMaxMs : kReconnectFirstMs);
   args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMaxMs);
   args.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, kResolveAgainMs);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
@@ -69,6 +76,15 @@ AgeReport ParseAgeReport(std::optional<std::string_view> age_ms,
   if (error != std::errc() || stop != end || ms < 0 || ms > kAgeMsMax) return report;
   report.age = absl::Milliseconds(ms);
   return report;
+}
+
+std::optional<absl::Duration> ParseRetryAfter(std::optional<std::string_view> ms) {
+  if (!ms.has_value()) return std::nullopt;
+  int64_t number = 0;
+  const char* end = ms->data() + ms->size();
+  const auto [stop, error] = std::from_chars(ms->data(), end, number);
+  if (error != std::errc() || stop != end || number < 0) return std::nullopt;
+  return std::min(absl::Milliseconds(number), kRetryAfterMax);
 }
 
 uint64_t ParseIncarnation(std::optional<std::string_view> hex) {
@@ -143,6 +159,7 @@ void Rpc::OnFinished(bool) {
   if (const auto told = Find(trailing, kDeduplicatedKey); told == "0" || told == "1") {
     reply_.deduplicated = told == "1";
   }
+  reply_.retry_after = ParseRetryAfter(Find(trailing, kRetryAfterKey));
   std::move(done_)(std::move(reply_));
 }
 

@@ -22,14 +22,23 @@
 
 namespace holdfast::internal {
 
-// A connection to one endpoint, made on first use and kept up by gRPC.
-std::shared_ptr<grpc::Channel> MakeChannel(const Endpoint& endpoint);
+// What a connection does that could not be made.
+enum class Dialing {
+  kByItself,  // tries again by itself: soon at first, more and more seldom then
+  kOnce,      // rests; whoever wants another attempt makes another channel
+};
+// A connection to one endpoint, made on first use.
+std::shared_ptr<grpc::Channel> MakeChannel(const Endpoint& endpoint,
+                                           Dialing dialing = Dialing::kByItself);
 
 // What the server's trailing metadata says about the age of its answer (Freshness 5).
 struct AgeReport {
   std::optional<absl::Duration> age;  // only if the server calls it proven
   Source source = Source::kUnknown;
 };
+
+// How long a server that pushes back asks to be left alone. nullopt: not told, or not readable.
+std::optional<absl::Duration> ParseRetryAfter(std::optional<std::string_view> ms);
 
 // 0: not told, or not readable.
 uint64_t ParseIncarnation(std::optional<std::string_view> hex);
@@ -52,6 +61,7 @@ struct RpcReply {
   // Of a stamped write: this is what its stamp is answered for good; whether it was answered
   // before.
   std::optional<bool> deduplicated = std::nullopt;
+  std::optional<absl::Duration> retry_after = std::nullopt;
 };
 
 class Rpc {

@@ -36,11 +36,10 @@ std::string EncodeTrial(const Trial& trial) {
   }
   out.U8(trial.set.has_value() ? 1 : 0);
   out.Digest(trial.set.value_or(base::RecordDigest{}));
-  out.U32(static_cast<uint32_t>(trial.generations.size()));
-  for (const TrialGeneration& generation : trial.generations) {
-    out.U64(generation.number);
-    out.Digest(generation.digest);
-  }
+  const TrialGeneration generation = trial.generation.value_or(TrialGeneration{});
+  out.U8(trial.generation.has_value() ? 1 : 0);
+  out.U64(generation.number);
+  out.Digest(generation.digest);
   return out.Take();
 }
 
@@ -58,12 +57,11 @@ std::optional<Trial> DecodeTrial(std::string_view bytes) {
   const bool has_set = in.U8() != 0;
   const base::RecordDigest set = in.Digest();
   if (has_set) trial.set = set;
-  for (uint32_t left = in.U32(); left > 0 && in.ok(); --left) {
-    TrialGeneration generation;
-    generation.number = in.U64();
-    generation.digest = in.Digest();
-    trial.generations.push_back(generation);
-  }
+  const bool has_generation = in.U8() != 0;
+  TrialGeneration generation;
+  generation.number = in.U64();
+  generation.digest = in.Digest();
+  if (has_generation) trial.generation = generation;
   return in.ok() ? trial : Trial{};
 }
 

@@ -41,8 +41,8 @@ struct TrialGeneration {
 struct Trial {
   std::vector<Suspect> changes = {};
   std::optional<base::RecordDigest> set = {};
-  std::vector<TrialGeneration> generations = {};
-  bool empty() const { return changes.empty() && !set.has_value() && generations.empty(); }
+  std::optional<TrialGeneration> generation = {};  // that is served whole
+  bool empty() const { return changes.empty() && !set && !generation; }
   friend bool operator==(const Trial&, const Trial&) = default;
 };
 

@@ -8,6 +8,8 @@
 #include <vector>
 
 #include <grpcpp/client_context.h>
+#include <grpcpp/create_channel.h>
+#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/client_callback.h>
 
 #include "base/strings.h"
@@ -73,7 +75,7 @@ class Delivery {
       if (const auto to = sink.lock()) tell(*to);
     });
   }
-  Scheduler* scheduler() { return scheduler_.get(); }
+  const std::shared_ptr<Scheduler>& scheduler() const { return scheduler_; }
 
  private:
   const std::shared_ptr<Scheduler> scheduler_;
@@ -147,8 +149,9 @@ class WatchCall : public grpc::ClientBidiReactor<WatchRequest, WatchResponse>,
     const std::shared_ptr<WatchCall> self = std::move(self_);
     delivery_.Tell([connection = delivery_.connection(), said = ToStatus(status)](
                        UplinkSink& sink) { sink.OnWatchEnd(connection, said); });
-    // The tasks that were posted hold the call, and through it the flag that they read.
-    delivery_.scheduler()->Post([self] {});
+    // The tasks that were posted read a flag of the call: it goes behind them.
+    const std::shared_ptr<Scheduler> scheduler = delivery_.scheduler();
+    scheduler->Post([self] {});
   }
 
  private:
@@ -261,7 +264,8 @@ class LoadCall : public grpc::ClientReadReactor<v1::LoadResponse>,
     delivery_.Tell([self, status, retry_after](UplinkSink& sink) {
       sink.OnLoadEnd(self->delivery_.connection(), self->feed_, status, retry_after);
     });
-    delivery_.scheduler()->Post([self] {});
+    const std::shared_ptr<Scheduler> scheduler = delivery_.scheduler();
+    scheduler->Post([self] {});
   }
 
   // A server that accepted the call and says nothing more holds up one prefix only: the watch
@@ -406,6 +410,24 @@ class GrpcUplink : public Uplink {
   std::vector<std::weak_ptr<LoadCall>> loads_;
 };
 
+// gRPC 1.51 ends its callback threads with the last channel that used them, and joins them on the
+// thread that drops it: on one of themselves, if a callback held the last reference, as ours may.
+// So one channel that goes nowhere is kept for as long as the process lives.
+void KeepCallbackThreads() {
+  struct Keeper {
+    Keeper()
+        : stub(grpc::CreateChannel("unix:/dev/null/none", grpc::InsecureChannelCredentials())) {
+      context.set_deadline(ToGrpcTimespan(absl::ZeroDuration()));
+      stub.async()->Range(&context, &request, &response, [](const grpc::Status&) {});
+    }
+    etcdserverpb::KV::Stub stub;
+    grpc::ClientContext context;
+    etcdserverpb::RangeRequest request;
+    etcdserverpb::RangeResponse response;
+  };
+  [[maybe_unused]] static const auto* kept = new Keeper;
+}
+
 class GrpcUplinks : public UplinkFactory {
  public:
   explicit GrpcUplinks(std::shared_ptr<Scheduler> scheduler) : scheduler_(std::move(scheduler)) {}
@@ -421,6 +443,7 @@ class GrpcUplinks : public UplinkFactory {
 }  // namespace
 
 std::unique_ptr<UplinkFactory> MakeGrpcUplinks(std::shared_ptr<Scheduler> scheduler) {
+  KeepCallbackThreads();
   return std::make_unique<GrpcUplinks>(std::move(scheduler));
 }
 

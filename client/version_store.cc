@@ -140,21 +140,19 @@ class VersionStore::Impl {
   }
 
   VersionNode* Current(VersionInfo* info) const {
-    const Pin pin;
-    const Publication* publication = published_.load();
-    publication->version->Reference();
-    if (info != nullptr) *info = publication->info;
-    return publication->version;
+    const Reading reading(*this);
+    reading.published.version->Reference();
+    if (info != nullptr) *info = reading.published.info;
+    return reading.published.version;
   }
 
   void Visit(std::string_view key,
              absl::FunctionRef<void(const EntryView*, const VersionInfo&)> visit) const {
-    const Pin pin;
-    const Publication* publication = published_.load();
-    const Record* record = publication->version->table.Find(key);
-    if (record == nullptr) return visit(nullptr, publication->info);
+    const Reading reading(*this);
+    const Record* record = reading.published.version->table.Find(key);
+    if (record == nullptr) return visit(nullptr, reading.published.info);
     const EntryView view = ViewOf(*record);
-    visit(&view, publication->info);
+    visit(&view, reading.published.info);
   }
 
   void Put(const EntryView& entry) {
@@ -221,6 +219,12 @@ class VersionStore::Impl {
   struct Publication {
     VersionInfo info;
     VersionNode* version;  // counted
+  };
+  // What is published, and stays in memory as long as this lives.
+  struct Reading {
+    explicit Reading(const Impl& store) : published(*store.published_.load()) {}
+    const Pin pin;  // before the load
+    const Publication& published;
   };
   struct Retired {
     uint64_t epoch;

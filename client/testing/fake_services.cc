@@ -101,8 +101,8 @@ grpc::Status ParseStamp(const CallbackServerContext& context, std::optional<Stam
   if (parts.size() != 4 || !ParseNumber(parts[0], 16, &parsed.session) ||
       !ParseNumber(parts[1], 10, &parsed.sequence) ||
       !ParseNumber(parts[2], 10, &parsed.lowest_unacknowledged) ||
-      !ParseNumber(parts[3], 16, &parsed.digest) || parsed.sequence == 0 ||
-      parsed.lowest_unacknowledged > parsed.sequence) {
+      !ParseNumber(parts[3], 16, &parsed.digest) || parsed.session == 0 ||
+      parsed.lowest_unacknowledged == 0 || parsed.lowest_unacknowledged > parsed.sequence) {
     return {
         grpc::StatusCode::INVALID_ARGUMENT,
         fmt::format("holdfast: metadata holdfast-session is '{}': not a session's stamp", *text)};
@@ -118,27 +118,34 @@ grpc::Status FindOutcome(World& world, const Stamp& stamp, google::protobuf::Mes
   const auto it = world.sessions.find(stamp.session);
   if (it == world.sessions.end()) {
     return {grpc::StatusCode::ABORTED,
-            fmt::format("holdfast: session unknown: {:x}: open a new one; the outcome of writes "
-                        "under this one can no longer be asked for",
+            fmt::format("holdfast: SESSION_EXPIRED: session {:x} is not known (any more), and the "
+                        "write was not executed now: look, then write in a new session",
                         stamp.session)};
   }
   Session& session = it->second;
-  session.forgotten_below = std::max(session.forgotten_below, stamp.lowest_unacknowledged);
-  session.outcomes.erase(session.outcomes.begin(),
-                         session.outcomes.lower_bound(session.forgotten_below));
   const auto outcome = session.outcomes.find(stamp.sequence);
-  const bool gone = stamp.sequence < session.forgotten_below;
-  if (gone || (outcome != session.outcomes.end() && outcome->second.digest != stamp.digest)) {
+  if (outcome != session.outcomes.end() && outcome->second.digest != stamp.digest) {
     return {grpc::StatusCode::ABORTED,
-            fmt::format("holdfast: session forked: {:x}: another process writes under it",
-                        stamp.session)};
+            fmt::format("holdfast: SESSION_FORKED: sequence {} of session {:x} is another "
+                        "write's; this one had no effect: give each process a client of its own",
+                        stamp.sequence, stamp.session)};
   }
   *found = outcome != session.outcomes.end();
-  if (*found) {
-    response->ParseFromString(outcome->second.response);
-    ++world.deduplicated;
+  if (!*found && stamp.sequence < session.lowest) {
+    return {grpc::StatusCode::ABORTED,
+            fmt::format("holdfast: SESSION_ACKNOWLEDGED: session sequence {} was acknowledged, so "
+                        "its answer is forgotten; it was not executed now",
+                        stamp.sequence)};
   }
-  return grpc::Status::OK;
+  grpc::Status status;
+  if (*found) {
+    ++world.deduplicated;
+    response->ParseFromString(outcome->second.response);
+    status = outcome->second.status;
+  }
+  session.lowest = std::max(session.lowest, stamp.lowest_unacknowledged);
+  session.outcomes.erase(session.outcomes.begin(), session.outcomes.lower_bound(session.lowest));
+  return status;
 }
 
 // --- KV ---
@@ -227,13 +234,17 @@ class FakeKv : public etcdserverpb::KV::CallbackService {
       bool found = false;
       if (stamp.has_value()) {
         grpc::Status status = FindOutcome(world(), *stamp, response, &found);
+        // As the server: 0 and 1 are answers for good, nothing is none.
+        if (status.ok() || found) {
+          context->AddTrailingMetadata("holdfast-deduplicated", found ? "1" : "0");
+        }
         if (!status.ok() || found) return status;
       }
       grpc::Status status = (world().data.*apply)(*request, response);
       world().Fill(*member_, world().data.newest().revision, response->mutable_header());
-      if (stamp.has_value() && status.ok()) {
+      if (stamp.has_value()) {
         world().sessions[stamp->session].outcomes[stamp->sequence] = {
-            stamp->digest, response->SerializeAsString()};
+            stamp->digest, status, response->SerializeAsString()};
       }
       world().Feed();
       return status;
@@ -286,12 +297,14 @@ class LoadCall : public grpc::ServerWriteReactor<LoadResponse>, public GatedCall
  private:
   void Refuse(const grpc::Status& status) override { Finish(status); }
   void Run() override {
+    grpc::Status status;
     {
       std::lock_guard lock(world().mutex);
-      Answer();
+      status = Answer();
       world().Happened();
     }
-    if (lose_answer_) return Finish(LostAnswer());
+    if (lose_answer_) status = LostAnswer();
+    if (!status.ok()) return Finish(status);
     Next();
   }
 
@@ -301,9 +314,16 @@ class LoadCall : public grpc::ServerWriteReactor<LoadResponse>, public GatedCall
     StartWrite(&responses_[next_++]);
   }
 
-  void Answer() {
+  grpc::Status Answer() {
     const FakeData::View view = world().ViewOf(*member_);
     const uint64_t incarnation = world().IncarnationOf(*member_);
+    const bool same = request_.revision() > 0 && request_.incarnation() == incarnation;
+    if (same && static_cast<int64_t>(request_.revision()) > view.revision) {
+      return {grpc::StatusCode::FAILED_PRECONDITION,
+              fmt::format("holdfast: this member is at revision {}, below the {} of the caller's "
+                          "copy: ask another member",
+                          view.revision, request_.revision())};
+    }
     LoadHead head;
     head.set_incarnation(incarnation);
     head.set_cluster_id(world().options.cluster_id);
@@ -311,9 +331,7 @@ class LoadCall : public grpc::ServerWriteReactor<LoadResponse>, public GatedCall
     const std::vector<mvccpb::KeyValue> records =
         world().data.Records(request_.prefix(), view.revision);
     // What a watch needs that begins behind the caller's revision is there.
-    const bool history = request_.revision() > 0 && request_.incarnation() == incarnation &&
-                         static_cast<int64_t>(request_.revision()) + 1 >= view.compacted;
-    if (history) {
+    if (same && static_cast<int64_t>(request_.revision()) + 1 >= view.compacted) {
       head.set_kind(LoadHead::RESUME);
       head.set_revision(request_.revision());
     } else if (!request_.digest().empty() && request_.digest() == DigestOf(records)) {
@@ -334,6 +352,7 @@ class LoadCall : public grpc::ServerWriteReactor<LoadResponse>, public GatedCall
       }
     }
     responses_.back().set_last(true);
+    return grpc::Status::OK;
   }
 
   const LoadRequest request_;

@@ -45,10 +45,11 @@ class HeldCall {
 struct Session {
   struct Outcome {
     uint64_t digest = 0;
+    grpc::Status status;
     std::string response;  // serialized
   };
   std::map<uint64_t, Outcome> outcomes;  // by sequence
-  uint64_t forgotten_below = 1;
+  uint64_t lowest = 1;                   // below it every answer is acknowledged
 };
 
 struct Member {

@@ -1,35 +1,94 @@
 #!/usr/bin/env bash
-# Installs the client library into a fresh prefix and builds the example in a project of its own
-# that knows nothing but find_package(holdfast).
+# Installs the client library into a fresh prefix and builds projects that know nothing of this one:
+# in C++ and C, found by CMake and by pkg-config, linked with the archive and the shared library.
 #   find_package_test.sh SOURCE_DIR BUILD_DIR      (the library must be built)
 set -euo pipefail
 source_dir=$1
 build_dir=$2
 work=$(mktemp -d "${TMPDIR:-/tmp}/holdfast_find_package.XXXXXX")
 trap 'rm -rf "$work"' EXIT
+prefix=$work/prefix
 
-cmake --install "$build_dir" --component holdfast_client --prefix "$work/prefix" >"$work/install.log"
+quiet() { "$@" >"$work/log" 2>&1 || { cat "$work/log" >&2; exit 1; }; }
+fail() { echo "$1" >&2; exit 1; }
+# Without arguments the examples tell their usage and exit with 2: they link and start.
+starts() {
+  local status=0
+  "$@" 2>"$work/usage" || status=$?
+  [ "$status" = 2 ] && grep -q usage "$work/usage" || fail "$1 does not start: $(cat "$work/usage")"
+}
 
-mkdir "$work/project"
-cp "$source_dir/client/examples/config_service.cc" "$work/project/"
-cat >"$work/project/CMakeLists.txt" <<'PROJECT'
+quiet cmake --install "$build_dir" --component holdfast_client --prefix "$prefix"
+libdir=$(dirname "$(find "$prefix" -name libholdfast.a)")
+export PKG_CONFIG_PATH=$libdir/pkgconfig
+
+# --- CMake, C++: the archive, and the test doubles ---
+mkdir "$work/cpp"
+cp "$source_dir/client/examples/config_service.cc" "$work/cpp/"
+cat >"$work/cpp/service_test.cc" <<'TEST'
+#include "holdfast/client.h"
+#include "holdfast/testing/fake_store.h"
+
+int main() {
+  holdfast::testing::FakeStore store;
+  store.Put("/a", "1");
+  auto client = holdfast::Client::Open({.endpoints = store.endpoints()});
+  const auto read = (*client)->Get("/a");
+  return read.ok() && read->value && read->value->value == "1" ? 0 : 1;
+}
+TEST
+cat >"$work/cpp/CMakeLists.txt" <<'PROJECT'
 cmake_minimum_required(VERSION 3.25)
 project(outside LANGUAGES C CXX)
 find_package(holdfast 0.1 REQUIRED)
 add_executable(config_service config_service.cc)
 target_link_libraries(config_service PRIVATE holdfast::holdfast)
+add_executable(service_test service_test.cc)
+target_link_libraries(service_test PRIVATE holdfast::testing)
 PROJECT
-cmake -S "$work/project" -B "$work/build" -DCMAKE_PREFIX_PATH="$work/prefix" >"$work/cmake.log" 2>&1 ||
-  { cat "$work/cmake.log"; exit 1; }
-cmake --build "$work/build" >"$work/build.log" 2>&1 || { cat "$work/build.log"; exit 1; }
+quiet cmake -S "$work/cpp" -B "$work/cpp/build" -DCMAKE_PREFIX_PATH="$prefix"
+quiet cmake --build "$work/cpp/build" --parallel 2
+starts "$work/cpp/build/config_service"
+"$work/cpp/build/service_test" || fail "a service's test with a FakeStore fails"
 
+# --- CMake, C alone: the shared library, without anything else at hand ---
+mkdir "$work/c"
+cp "$source_dir/client/examples/config_service.c" "$work/c/"
+cat >"$work/c/CMakeLists.txt" <<'PROJECT'
+cmake_minimum_required(VERSION 3.25)
+project(outside LANGUAGES C)
+find_package(holdfast 0.1 REQUIRED COMPONENTS c)
+add_executable(config_service config_service.c)
+target_link_libraries(config_service PRIVATE holdfast::c)
+PROJECT
+quiet cmake -S "$work/c" -B "$work/c/build" -DCMAKE_PREFIX_PATH="$prefix"
+quiet cmake --build "$work/c/build"
+starts "$work/c/build/config_service"
+quiet readelf -d "$work/c/build/config_service"
+grep -q 'NEEDED.*libholdfast\.so\.0\.1\]' "$work/log" || fail "not linked by the soname"
+grep -qE 'NEEDED.*(grpc|protobuf|stdc)' "$work/log" && fail "a C program has to link more"
+
+# --- pkg-config: the shared library, and the archive ---
+[ "$(pkg-config --modversion holdfast)" = "$(pkg-config --modversion holdfast++)" ] ||
+  fail "two versions"
+pkg-config --static --libs holdfast >/dev/null || fail "holdfast.pc names what is not there"
+# shellcheck disable=SC2046
+quiet cc -std=c99 -pedantic -Wall -Wextra -Werror -c "$source_dir/client/examples/config_service.c" \
+  $(pkg-config --cflags holdfast) -o "$work/service.o"
+# shellcheck disable=SC2046
+quiet cc "$work/service.o" $(pkg-config --libs holdfast) "-Wl,-rpath,$libdir" -o "$work/shared"
+starts "$work/shared"
+# shellcheck disable=SC2046
+quiet c++ "$work/service.o" $(pkg-config --libs holdfast++) -o "$work/static"
+starts "$work/static"
+
+# --- what is installed ---
 # No public header may lean on the project's own tree.
-if grep -rhoE '#include "[^"]+"' "$work/prefix/include" | grep -vE '"(holdfast|absl)/'; then
-  echo "a public header includes something that is not installed" >&2
-  exit 1
+if grep -rhoE '#include "[^"]+"' "$prefix/include" | grep -vE '"(holdfast|absl)/'; then
+  fail "a public header includes something that is not installed"
 fi
-
-# Without arguments it tells its usage and exits with 2: it links and starts.
-status=0
-"$work/build/config_service" 2>"$work/usage" || status=$?
-[ "$status" = 2 ] && grep -q usage "$work/usage"
+# The shared library exports its C interface, all of it, and nothing else.
+nm -D --defined-only "$libdir/libholdfast.so" | awk '{print $3}' | sort >"$work/exported"
+grep -oE '\bhf_[a-z_]+\(' "$prefix/include/holdfast/holdfast.h" | tr -d '(' | sort -u |
+  grep -v '^hf_str$' >"$work/declared"
+diff "$work/declared" "$work/exported" >&2 || fail "declared (<) and exported (>) are not the same"

@@ -354,6 +354,21 @@ TEST_F(MirrorSetTest, ABookmarkOfAnotherIncarnationEndsTheConnection) {
   EXPECT_EQ(mirror().fresh().revision(), 4u);
 }
 
+// Between the load and the watch the member may have become another incarnation of the store.
+TEST_F(MirrorSetTest, EventsCountOnceABookmarkSaysWhoseTheyAre) {
+  Serve();
+  uplinks_->on_request = nullptr;
+  Open({{"/a/", Policy::FailStatic()}});
+  const WatchRequest mark = line().requests[1];
+  Event(line(), 1, "/a/k", "whose?", 11);
+  scheduler_->Drain();
+  EXPECT_EQ(Value("/a/k"), "v");
+  incarnation_ = kIncarnation + 1;
+  AnswerMark(line(), mark);
+  EXPECT_EQ(Value("/a/k"), "v");
+  EXPECT_FALSE(line().open);
+}
+
 TEST_F(MirrorSetTest, ARevisionThatGoesBackWithinOneIncarnationIsAnError) {
   Serve(20);
   Open({{"/a/", Policy::FailStatic()}});

@@ -17,6 +17,7 @@
 #include <gtest/gtest.h>
 
 #include "base/rng.h"
+#include "client/pins.h"
 #include "client/published.h"
 
 namespace holdfast::internal {
@@ -362,6 +363,39 @@ TEST(VersionStore, MemoryFollowsWhatCanBeSeen) {
   EXPECT_LT(store.memory().total, 4096u);
 }
 
+TEST(VersionStore, MemoryFollowsTheNumberOfKeys) {
+  VersionStore store;
+  const auto put = [&](int n) { store.Put(ViewOf(Record(KeyOf(100'000 + n), "value", 1))); };
+  for (int n = 0; n < 500; ++n) put(n * 40);
+  store.Publish(store.Build(1), {});
+  const size_t few = store.memory().total;
+  for (int n = 0; n < 20'000; ++n) put(n);
+  store.Publish(store.Build(2), {});
+  // Some are left in every node and every shard.
+  for (int n = 0; n < 20'000; ++n) {
+    if (n % 40 != 0) store.Delete(KeyOf(100'000 + n));
+  }
+  store.Publish(store.Build(3), {});
+  EXPECT_LT(store.memory().total, 2 * few);
+}
+
+TEST(VersionStore, WhatAVisitorSeesStaysWhileItLooks) {
+  VersionStore store;
+  store.Put(ViewOf(Record("a", "old", 1)));
+  store.Publish(store.Build(1), {.revision = 1});
+  store.Visit("a", [&](const EntryView* entry, const VersionInfo& info) {
+    std::thread([&] {
+      store.Put(ViewOf(Record("a", "new", 2)));
+      store.Publish(store.Build(2), {.revision = 2});
+      store.Publish(store.Build(3), {.revision = 3});
+      EXPECT_GT(store.memory().retired, 0u);
+    }).join();
+    EXPECT_EQ(entry->value, "old");
+    EXPECT_EQ(info.revision, 1u);
+  });
+  EXPECT_EQ(store.memory().retired, 0u);
+}
+
 TEST(VersionStore, AVersionInTheMiddleKeepsWhatItShows) {
   VersionStore store;
   std::vector<MirrorSnapshot> versions;
@@ -489,6 +523,49 @@ TEST(VersionStore, TheLastReaderAndTheEndOfTheStoreMeet) {
   }
 }
 
+TEST(Pins, HoldBackWhatWasRetiredWhileTheyLast) {
+  uint64_t epoch = 0;
+  {
+    const Pin outer;
+    { const Pin inner; }
+    epoch = Retire();
+    EXPECT_LT(OldestPin(), epoch) << "still pinned";
+    { const Pin inner; }
+    EXPECT_LT(OldestPin(), epoch) << "still pinned";
+  }
+  EXPECT_GE(OldestPin(), epoch);
+  const Pin later;
+  EXPECT_GE(OldestPin(), epoch) << "began after it was out of sight";
+}
+
+TEST(Pins, ThreadsThatComeAndGoShareSlots) {
+  const auto pin_on_a_thread = [] { std::thread([] { const Pin pin; }).join(); };
+  pin_on_a_thread();
+  const size_t slots = PinSlots();
+  for (int n = 0; n < 100; ++n) pin_on_a_thread();
+  EXPECT_EQ(PinSlots(), slots);
+}
+
+// A pin in a destructor that runs after the thread has given its slot back.
+struct PinsAtTheEnd {
+  ~PinsAtTheEnd() { const Pin pin; }
+};
+
+TEST(Pins, WorkWhileTheThreadEnds) {
+  const auto end_late = [] {
+    std::thread([] {
+      thread_local PinsAtTheEnd first;  // made first, so destroyed last
+      static_cast<void>(&first);
+      const Pin pin;
+    }).join();
+  };
+  end_late();
+  const size_t slots = PinSlots();
+  for (int n = 0; n < 20; ++n) end_late();
+  EXPECT_EQ(PinSlots(), slots);
+  EXPECT_GE(OldestPin(), Retire());
+}
+
 TEST(Published, ReadersKeepTheValueThatTheyLoaded) {
   Published published(std::make_shared<const int>(1));
   const Published::Any first = published.Load();
@@ -501,6 +578,20 @@ TEST(Published, FreesWhatNobodyCanLoadAnyMore) {
   auto value = std::make_shared<const int>(1);
   const std::weak_ptr<const int> watch = value;
   Published published(std::move(value));
+  published.Store(nullptr);
+  EXPECT_TRUE(watch.expired());
+}
+
+TEST(Published, FreesNothingWhileSomebodyIsPinned) {
+  auto value = std::make_shared<const int>(1);
+  const std::weak_ptr<const int> watch = value;
+  Published published(std::move(value));
+  {
+    const Pin pin;
+    published.Store(nullptr);
+    published.Store(nullptr);
+    EXPECT_FALSE(watch.expired());
+  }
   published.Store(nullptr);
   EXPECT_TRUE(watch.expired());
 }
