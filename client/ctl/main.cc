@@ -8,6 +8,7 @@
 
 #include "base/strings.h"
 #include "client/ctl/backup_directory.h"
+#include "client/ctl/clients_command.h"
 #include "client/ctl/commands.h"
 #include "client/ctl/member_commands.h"
 #include "client/ctl/migrate.h"
@@ -330,6 +331,7 @@ ExitCode RunChosen(const CLI::App& app, CommandLine& line) {
   if (app.got_subcommand("del")) return Delete(line.common, line.key, line.prefix, Console());
   if (app.got_subcommand("txn")) return RunTxn(line.common, Console());
   if (app.got_subcommand("watch")) return Watch(line.common, line.watch, Console());
+  if (app.got_subcommand("clients")) return Clients(line.common, Console());
   if (app.got_subcommand("status")) return Status(line.common, Console());
   if (app.got_subcommand("move-leader")) {
     return MoveLeaderTo(line.common, line.member_id, Console());
@@ -352,6 +354,10 @@ int Main(int argc, char** argv) {
   AddWrites(app, line);
   AddWatch(app, line);
   app.add_subcommand("status", "Show what each endpoint says about itself, and the age of its data")
+      ->footer(kFooter);
+  app.add_subcommand("clients",
+                     "Show what the services that mirror prefixes say of themselves: id, name, "
+                     "peer, prefix, link, source, revision, what they refuse and why, heard ago")
       ->footer(kFooter);
   AddMemberCommands(app, line);
   AddSnapshotCommands(app, line);
