@@ -825,6 +825,27 @@ TEST_F(TrialTest, AGenerationOnTrialIsPassedOverAfterACrash) {
   EXPECT_EQ(RecordsOf(*Load()), kNew);
 }
 
+// Whenever it ends: either the new generation cannot be found, or it is found to be on trial.
+TEST_F(TrialTest, EndingAtAnyStepOfWritingOnTrialIsACrashOnTrial) {
+  WriteTwo();
+  int code = 1;
+  for (int last = 1; code != 0; ++last) {
+    ASSERT_LT(last, 100);
+    code = InChild([&] {
+      LastGood::Options dying = options();
+      int step = 0;
+      dying.before_step = [&](std::string_view) {
+        if (++step == last) _exit(1);
+        return 0;
+      };
+      auto last_good = CacheTest::Open(dying);
+      return Write(*last_good, kOld, InfoAt(30), true).ok() ? 0 : 2;
+    });
+    ASSERT_NE(code, 2);
+    EXPECT_EQ(Load()->info.revision, code == 0 ? 30U : 20U) << "step " << last;
+  }
+}
+
 TEST_F(TrialTest, TwoCrashesGoBackTwiceOnlyIfTheSecondWasUnprovenToo) {
   ASSERT_TRUE(Write(*Open(), kOld, InfoAt(10)).ok());
   // An orderly end leaves this one unproven, and not suspect.
