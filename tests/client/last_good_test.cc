@@ -435,8 +435,10 @@ TEST_F(LastGoodTest, ADirectoryThatCanOnlyBeReadIsRead) {
             0);
 }
 
+class KillTest : public LastGoodTest {};
+
 // kill -9, a thousand times, whenever.
-TEST_F(LastGoodTest, KilledAtAnyTimeNothingAcknowledgedIsLost) {
+TEST_F(KillTest, AtAnyTimeNothingAcknowledgedIsLost) {
   struct Shared {
     std::atomic<uint64_t> begun = 0;
     std::atomic<uint64_t> done = 0;
