@@ -18,9 +18,9 @@ std::optional<absl::Duration> Redial::OutFor(size_t endpoint, absl::Duration now
   return now - *out_since_[endpoint];
 }
 
-bool Redial::Take(size_t endpoint, bool failed, absl::Duration now) {
+bool Redial::Take(size_t endpoint, absl::Duration now) {
   const std::optional<absl::Duration> out = OutFor(endpoint, now);
-  if (!out.has_value() || *out < kOwnFor || !failed) return false;
+  if (!out.has_value() || *out < kOwnFor) return false;
   if (last_.has_value() && now - *last_ < std::clamp(*out / 10, kMin, kMax)) return false;
   last_ = now;
   return true;
@@ -30,33 +30,43 @@ Connections::Connections(std::vector<Endpoint> endpoints, std::shared_ptr<const 
     : endpoints_(std::move(endpoints)),
       clock_(std::move(clock)),
       redial_(endpoints_.size()),
-      patient_(endpoints_.size()) {
-  for (const Endpoint& endpoint : endpoints_) {
-    channels_.push_back(MakeChannel(endpoint, Dialing::kByItself));
+      slots_(endpoints_.size()) {
+  for (size_t i = 0; i < slots_.size(); ++i) {
+    slots_[i].channel = MakeChannel(endpoints_[i], Dialing::kByItself);
   }
+}
+
+// gRPC gives an attempt as long as it would wait before the next one: minutes, late in an outage.
+bool Connections::Rests(Slot& slot, absl::Duration now) {
+  const grpc_connectivity_state state = slot.channel->GetState(/*try_to_connect=*/false);
+  if (state != GRPC_CHANNEL_CONNECTING) {
+    slot.connecting_since.reset();
+    return state == GRPC_CHANNEL_TRANSIENT_FAILURE;
+  }
+  if (!slot.connecting_since.has_value()) slot.connecting_since = now;
+  return now - *slot.connecting_since > kConnectMax;
 }
 
 std::shared_ptr<grpc::Channel> Connections::ForTry(size_t endpoint) {
   absl::MutexLock lock(&mutex_);
-  std::shared_ptr<grpc::Channel>& channel = channels_[endpoint];
-  if (!redial_.OutFor(endpoint, Now()).has_value()) return channel;
-  const bool failed = channel->GetState(/*try_to_connect=*/false) == GRPC_CHANNEL_TRANSIENT_FAILURE;
-  if (redial_.Take(endpoint, failed, Now())) {
-    // A fresh one connects at once; the old one's calls have it still.
-    channel = MakeChannel(endpoints_[endpoint], Dialing::kOnce);
-    patient_[endpoint] = true;
-    ++redials_;
-  }
-  return channel;
+  Slot& slot = slots_[endpoint];
+  const absl::Duration now = Now();
+  const std::optional<absl::Duration> out = redial_.OutFor(endpoint, now);
+  if (!out.has_value() || *out < Redial::kOwnFor || !Rests(slot, now)) return slot.channel;
+  if (!redial_.Take(endpoint, now)) return nullptr;
+  // A fresh one connects at once; calls on the old one keep it.
+  slot = {.channel = MakeChannel(endpoints_[endpoint], Dialing::kOnce), .patient = true};
+  ++redials_;
+  return slot.channel;
 }
 
 void Connections::OnTry(size_t endpoint, bool reached) {
   absl::MutexLock lock(&mutex_);
   if (reached) return redial_.OnReached(endpoint);
-  if (!redial_.OnUnreachable(endpoint, Now()) || !patient_[endpoint]) return;
+  Slot& slot = slots_[endpoint];
+  if (!redial_.OnUnreachable(endpoint, Now()) || !slot.patient) return;
   // A new outage of what the last one had made patient: it may be short.
-  channels_[endpoint] = MakeChannel(endpoints_[endpoint], Dialing::kByItself);
-  patient_[endpoint] = false;
+  slot = {.channel = MakeChannel(endpoints_[endpoint], Dialing::kByItself)};
 }
 
 std::optional<absl::Duration> Connections::OutFor(size_t endpoint) const {

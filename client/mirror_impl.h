@@ -74,8 +74,9 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   Result<std::vector<Entry>> Scan(std::string_view prefix) const;
   absl::Status WaitFresh(absl::Duration max_age, absl::Duration timeout) const;
   absl::Status WaitFor(const Token& token, absl::Duration timeout) const;
-  // Whether something can be served now, whatever its age; waits up to `timeout`.
-  bool WaitUsable(absl::Duration timeout) const;
+  // Waits until data may be served under the policy, its age included; false: not within `timeout`.
+  bool WaitServing(absl::Duration timeout) const;
+  bool has_data() const;  // of whatever age
   MirrorStatus status() const;
   Freshness fresh() const;
   absl::StatusOr<std::shared_ptr<LiveCore>> OpenLive(std::string_view key, ParseAny parse);
@@ -110,8 +111,10 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   void SetLink(Link link, const absl::Status& why);
   Link link() const { return link_.load(std::memory_order_relaxed); }
   void Tick();
-  // What cannot wait for the disk's next turn; then no more is written.
+  // What cannot wait for the disk's next turn; then no more is written. ReleaseDisk when it is
+  // done.
   void Close();
+  void ReleaseDisk() { files_.reset(); }
   void FillReport(v1::PrefixReport* report) const;
   // Changes with every refusal and its end: a reason to report soon.
   uint64_t refusals_seen() const { return refusals_seen_; }

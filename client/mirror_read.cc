@@ -217,15 +217,24 @@ absl::Status MirrorImpl::WaitFor(const Token& token, absl::Duration timeout) con
       timeout, "the token's revision");
 }
 
-bool MirrorImpl::WaitUsable(absl::Duration timeout) const {
+bool MirrorImpl::WaitServing(absl::Duration timeout) const {
   return WaitUntil(
              [&]() -> std::optional<absl::Status> {
                const VersionInfo info = Info();
-               if (info.usable || info.overridden) return absl::OkStatus();
+               if (info.overridden) return absl::OkStatus();
+               if (const absl::StatusOr<bool> may = MayServe(info);
+                   info.usable && may.ok() && *may) {
+                 return absl::OkStatus();
+               }
                return std::nullopt;
              },
              timeout, "any data")
       .ok();
+}
+
+bool MirrorImpl::has_data() const {
+  const VersionInfo info = Info();
+  return info.usable || info.overridden;
 }
 
 Freshness MirrorImpl::fresh() const { return FreshnessOf(Info()); }

@@ -94,14 +94,14 @@ absl::Status MirrorSet::Open() {
   const absl::Duration begun = scheduler_->Now();
   for (Feed& feed : feeds_) {
     const absl::Duration left = feed.mirror->policy().startup_wait() - (scheduler_->Now() - begun);
-    if (feed.mirror->WaitUsable(std::max(left, absl::ZeroDuration()))) continue;
+    if (feed.mirror->WaitServing(std::max(left, absl::ZeroDuration()))) continue;
     const auto done = std::make_shared<absl::Notification>();
     scheduler_->Post([mirror = feed.mirror, done] {
       mirror->ServeDefaults();
       done->Notify();
     });
     done->WaitForNotification();
-    if (feed.mirror->WaitUsable(absl::ZeroDuration())) continue;
+    if (feed.mirror->has_data()) continue;  // if too old for its policy, as reads will say
     if (feed.mirror->policy().rule() == Policy::Rule::kFailOpen) continue;  // its defaults
     absl::Status why;
     {
@@ -140,6 +140,13 @@ void MirrorSet::Close() {
   });
   done->WaitForNotification();
   disk_.reset();
+  // The orderly end of what is on disk, even if somebody keeps a Live value too long.
+  const auto released = std::make_shared<absl::Notification>();
+  scheduler_->Post([self = shared_from_this(), released] {
+    for (Feed& feed : self->feeds_) feed.mirror->ReleaseDisk();
+    released->Notify();
+  });
+  released->WaitForNotification();
 }
 
 MirrorImpl* MirrorSet::Find(std::string_view key_or_prefix) const {

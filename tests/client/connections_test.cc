@@ -29,13 +29,13 @@ namespace {
 
 TEST(Redial, DialsNeverSoonerThanATenthOfTheOutageAndTenSeconds) {
   Redial redial(1);
-  EXPECT_FALSE(redial.Take(0, true, absl::Seconds(1))) << "nothing is out";
+  EXPECT_FALSE(redial.Take(0, absl::Seconds(1))) << "nothing is out";
   redial.OnUnreachable(0, absl::Seconds(100));
-  EXPECT_FALSE(redial.Take(0, true, absl::Seconds(104))) << "gRPC's own attempts do";
+  EXPECT_FALSE(redial.Take(0, absl::Seconds(104))) << "gRPC's own attempts do";
   std::vector<absl::Duration> dials;
   for (absl::Duration now = absl::Seconds(105); now < absl::Seconds(1000);
        now += absl::Milliseconds(10)) {
-    if (redial.Take(0, true, now)) dials.push_back(now);
+    if (redial.Take(0, now)) dials.push_back(now);
   }
   for (size_t i = 1; i < dials.size(); ++i) {
     const absl::Duration out = dials[i] - absl::Seconds(100);
@@ -52,21 +52,20 @@ TEST(Redial, TheIntervalIsTheClientsNotTheEndpoints) {
   for (size_t i = 0; i < 3; ++i) redial.OnUnreachable(i, absl::ZeroDuration());
   int dials = 0;
   for (absl::Duration now = absl::Seconds(200); now < absl::Seconds(300); now += absl::Seconds(1)) {
-    for (size_t i = 0; i < 3; ++i) dials += redial.Take(i, true, now);
+    for (size_t i = 0; i < 3; ++i) dials += redial.Take(i, now);
   }
   EXPECT_EQ(dials, 10);
 }
 
-TEST(Redial, WhatIsReachedOrBeingConnectedIsNotDialed) {
+TEST(Redial, WhatIsReachedIsNotDialed) {
   Redial redial(2);
   redial.OnUnreachable(0, absl::ZeroDuration());
   EXPECT_FALSE(redial.OnUnreachable(0, absl::Seconds(50))) << "it was out before";
-  EXPECT_FALSE(redial.Take(0, false, absl::Seconds(100)));
-  EXPECT_FALSE(redial.Take(1, true, absl::Seconds(100)));
+  EXPECT_FALSE(redial.Take(1, absl::Seconds(100)));
   EXPECT_EQ(redial.OutFor(0, absl::Seconds(100)), absl::Seconds(100));
   redial.OnReached(0);
   EXPECT_EQ(redial.OutFor(0, absl::Seconds(100)), std::nullopt);
-  EXPECT_FALSE(redial.Take(0, true, absl::Seconds(100)));
+  EXPECT_FALSE(redial.Take(0, absl::Seconds(100)));
   EXPECT_TRUE(redial.OnUnreachable(0, absl::Seconds(101)));
 }
 
@@ -143,12 +142,18 @@ TEST(Connections, WhatWasDialedForACallRestsAfterwards) {
   EXPECT_EQ(connections.redials(), 1u);
   const int before = socket.connects();
   second->GetState(/*try_to_connect=*/true);
-  ASSERT_TRUE(Eventually([&] { return failed(second) && socket.connects() > before; }));
-  EXPECT_EQ(connections.ForTry(0), second) << "not again within ten seconds";
-  // The first one still dials by itself while somebody holds it; the second does not.
+  ASSERT_TRUE(Eventually([&] { return socket.connects() > before; }));
+  EXPECT_EQ(connections.ForTry(0), second) << "a call may wait for the attempt";
+  clock->Advance(absl::Seconds(2));
+  EXPECT_EQ(connections.ForTry(0), nullptr) << "but not for long";
+  clock->Advance(absl::Seconds(9));
+  EXPECT_NE(connections.ForTry(0), nullptr);
+  EXPECT_EQ(connections.redials(), 2u);
+  const auto third = connections.ForTry(0);
   connections.OnTry(0, /*reached=*/true);
+  EXPECT_EQ(connections.ForTry(0), third);
   connections.OnTry(0, /*reached=*/false);
-  EXPECT_NE(connections.ForTry(0), second) << "a new outage may be short";
+  EXPECT_NE(connections.ForTry(0), third) << "a new outage may be short";
 }
 
 // By hand: how often a client connects in an outage, with calls and without.

@@ -22,8 +22,9 @@ class Clock;
 
 inline constexpr absl::Duration kDefaultDeadline = absl::Seconds(5);
 
-// How often and how fast a call tries again. Two rules are not options: a write is never sent
-// again once it may have taken effect, and gRPC's own retries are off.
+// How often and how fast a call tries again. Two rules are not options: a write that may have taken
+// effect is never sent again without its session's stamp (ClientOptions::exactly_once), and gRPC's
+// own retries are off.
 struct RetryPolicy {
   // Of one call, over all endpoints. The budget below bounds the load; this bounds one call's
   // waits.
