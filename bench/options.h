@@ -38,7 +38,8 @@ enum class Command {
   kWatch,
   kScale,
   kCompaction,
-  kLease
+  kLease,
+  kDrill
 };
 
 // What happens to the leader in a round of failover.
@@ -87,6 +88,17 @@ struct LeaseOptions {
   uint64_t expire = 10'000;  // leases that are let expire
   absl::Duration expire_ttl = absl::Seconds(10);
   uint64_t revoke = 10'000;
+};
+
+inline constexpr uint32_t kMaxSimulatedClients = 20'000;
+
+// The drills of the client library: drill.
+struct DrillOptions {
+  std::vector<std::string> names;  // "list", "all", names, numbers
+  std::string out = "drills";      // plots go there
+  absl::Duration length;           // of the outage as it is played; 0: the drill's own
+  uint32_t simulated_clients = 0;  // of herd; 0: the drill's own number
+  bool beside_etcd = true;         // june-12 and november-18: the plain etcd client as well
 };
 
 struct Options {
@@ -141,6 +153,7 @@ struct Options {
   ScaleOptions scale;
   CompactionOptions compaction;
   LeaseOptions lease;
+  DrillOptions drill;
 
   std::string command_line;  // as it was given
 

@@ -15,6 +15,7 @@ constexpr char kAgeKey[] = "holdfast-age-ms";
 constexpr char kProofKey[] = "holdfast-proof";
 constexpr char kSourceKey[] = "holdfast-source";
 constexpr char kIncarnationKey[] = "holdfast-incarnation";
+constexpr char kDeduplicatedKey[] = "holdfast-deduplicated";
 constexpr char kRetryAfterKey[] = "holdfast-retry-after-ms";
 
 // TCP and HTTP/2 settings together: a host that is silent, or a process that is stopped, is given
@@ -158,6 +159,9 @@ void Rpc::OnFinished(bool) {
   reply_.age = ParseAgeReport(Find(trailing, kAgeKey), Find(trailing, kProofKey),
                               Find(trailing, kSourceKey));
   reply_.incarnation = ParseIncarnation(Find(trailing, kIncarnationKey));
+  if (const auto told = Find(trailing, kDeduplicatedKey); told == "0" || told == "1") {
+    reply_.deduplicated = told == "1";
+  }
   reply_.retry_after = ParseRetryAfter(Find(trailing, kRetryAfterKey));
   std::move(done_)(std::move(reply_));
 }

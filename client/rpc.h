@@ -59,6 +59,9 @@ struct RpcReply {
   grpc::ByteBuffer body;
   AgeReport age;
   uint64_t incarnation = 0;  // 0: not told
+  // Of a stamped write: this is what its stamp is answered for good; whether it was answered
+  // before.
+  std::optional<bool> deduplicated = std::nullopt;
   std::optional<absl::Duration> retry_after = std::nullopt;
 };
 
