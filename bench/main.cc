@@ -18,6 +18,7 @@
 #include "bench/failover.h"
 #include "bench/lease.h"
 #include "bench/members.h"
+#include "bench/mirror.h"
 #include "bench/options.h"
 #include "bench/report.h"
 #include "bench/scale.h"
@@ -151,6 +152,8 @@ absl::StatusOr<BenchReport> RunCommand(const Options& options) {
       return CompactionBench(options, cancelled);
     case Command::kLease:
       return LeaseBench(options, cancelled);
+    case Command::kMirror:
+      return MirrorBench(options, cancelled);
     default:
       return Passed(Compare(options, cancelled));
   }
