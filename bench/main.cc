@@ -20,6 +20,7 @@
 #include "bench/failover.h"
 #include "bench/lease.h"
 #include "bench/members.h"
+#include "bench/mirror.h"
 #include "bench/options.h"
 #include "bench/report.h"
 #include "bench/scale.h"
@@ -155,6 +156,8 @@ absl::StatusOr<BenchReport> RunCommand(const Options& options) {
       return LeaseBench(options, cancelled);
     case Command::kDrill:
       return RunDrills(options, cancelled);
+    case Command::kMirror:
+      return MirrorBench(options, cancelled);
     default:
       return Passed(Compare(options, cancelled));
   }

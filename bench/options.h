@@ -39,7 +39,8 @@ enum class Command {
   kScale,
   kCompaction,
   kLease,
-  kDrill
+  kDrill,
+  kMirror
 };
 
 // What happens to the leader in a round of failover.
@@ -60,6 +61,8 @@ inline constexpr uint32_t kMaxStreams = 100'000;
 inline constexpr uint64_t kMaxScaleKeys = 1'000'000'000;
 inline constexpr uint64_t kMaxRevisions = 1'000'000'000;
 inline constexpr uint64_t kMaxLeases = 50'000'000;
+inline constexpr uint32_t kMaxMirrors = 10'000;  // a client with a thread each
+inline constexpr uint64_t kMaxMirrorKeys = 100'000'000;
 
 struct WatchOptions {
   uint64_t watchers = 10'000;
@@ -99,6 +102,14 @@ struct DrillOptions {
   absl::Duration length;           // of the outage as it is played; 0: the drill's own
   uint32_t simulated_clients = 0;  // of herd; 0: the drill's own number
   bool beside_etcd = true;         // june-12 and november-18: the plain etcd client as well
+};
+
+struct MirrorOptions {
+  uint64_t keys = 10'000;  // of the mirrors whose propagation is measured
+  uint32_t mirrors = 200;
+  double idle_rate = 20;
+  uint64_t large_keys = 1'000'000;           // 0: no large mirror
+  uint64_t disk_bytes = uint64_t{10} << 20;  // 0: no start from disk
 };
 
 struct Options {
@@ -154,6 +165,7 @@ struct Options {
   CompactionOptions compaction;
   LeaseOptions lease;
   DrillOptions drill;
+  MirrorOptions mirror;
 
   std::string command_line;  // as it was given
 
