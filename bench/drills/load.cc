@@ -66,8 +66,11 @@ void MirrorReader::Run() {
 
 void MirrorReader::Read(int64_t due_ns) {
   uint64_t shown = 0;
-  const absl::StatusOr<Freshness> fresh = mirror_->Visit(
-      key_, [&](const EntryView* entry) { shown = entry == nullptr ? 0 : entry->mod_revision; });
+  bool there = false;
+  const absl::StatusOr<Freshness> fresh = mirror_->Visit(key_, [&](const EntryView* entry) {
+    there = entry != nullptr;
+    if (there) shown = entry->mod_revision;
+  });
   reads_.fetch_add(1, std::memory_order_relaxed);
   if (!fresh.ok()) {
     track_->Add(due_ns, OutcomeOf(fresh.status()));
@@ -75,6 +78,9 @@ void MirrorReader::Read(int64_t due_ns) {
     last_error_ = fresh.status();
     return;
   }
+  there_ = there;
+  // That there is no such key is shown by everything up to the copy's revision.
+  if (!there) shown = fresh->revision();
   const int64_t at_ns = BootNs();
   const absl::Duration age = fresh->MaxAge();
   track_->Add(due_ns,

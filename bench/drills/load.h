@@ -37,6 +37,8 @@ class MirrorReader {
   uint64_t unproven() const { return unproven_; }  // served, of an age without a proof
   // The latest read that was served: how old it claimed to be. Seconds; < 0: none yet.
   double age_s() const { return age_s_; }
+  // Whether the latest read that was served found the key.
+  bool there() const { return there_; }
   absl::Status last_error() const;
 
  private:
@@ -52,6 +54,7 @@ class MirrorReader {
   std::atomic<uint64_t> reads_{0};
   std::atomic<uint64_t> unproven_{0};
   std::atomic<double> age_s_{-1};
+  std::atomic<bool> there_{false};
   mutable std::mutex mutex_;
   absl::Status last_error_;  // guarded by mutex_
   std::thread thread_;

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +18,7 @@
 #include "base/strings.h"
 #include "bench/drills/etcd_reader.h"
 #include "bench/drills/features.h"
+#include "bench/drills/generations.h"
 #include "bench/drills/load.h"
 #include "bench/monotonic.h"
 #include "bench/proc_stats.h"
@@ -208,12 +210,41 @@ class ReaderService {
   }
 }
 
+// A child of a process that has a client: what is said of a write in each.
+int RunForks(const ServiceTerms& terms) {
+  auto client = Client::Open({.endpoints = terms.endpoints, .name = terms.name});
+  if (!client.ok()) return kGaveUp;
+  const auto put = [&](const std::string& who) {
+    const auto result = (*client)->Put(terms.key + "/" + who, who, {.deadline = absl::Seconds(3)});
+    return fmt::format("{} {}", who, OneLine(result.status().ToString()));
+  };
+  (void)put("before");
+  const pid_t child = fork();
+  if (child == 0) {
+    prctl(PR_SET_PDEATHSIG, SIGKILL);
+    Tell("X " + put("child"));
+    _exit(0);
+  }
+  Tell("E " + put("parent"));
+  int status = 0;
+  waitpid(child, &status, 0);
+  return 0;
+}
+
+struct RoleName {
+  ServiceRole role;
+  const char* name;
+};
+constexpr RoleName kRoles[] = {{ServiceRole::kReader, "reader"},
+                               {ServiceRole::kFeatures, "features"},
+                               {ServiceRole::kPlain, "plain"},
+                               {ServiceRole::kForks, "forks"},
+                               {ServiceRole::kDisk, "disk"}};
+
 }  // namespace
 
 std::vector<std::string> ServiceTerms::Args() const {
-  const std::string role_name = role == ServiceRole::kReader     ? "reader"
-                                : role == ServiceRole::kFeatures ? "features"
-                                                                 : "plain";
+  const std::string role_name = std::ranges::find(kRoles, role, &RoleName::role)->name;
   return {"--role=" + role_name,
           "--endpoints=" + absl::StrJoin(endpoints, ","),
           "--name=" + name,
@@ -243,12 +274,10 @@ absl::StatusOr<ServiceTerms> ServiceTerms::Parse(const std::vector<std::string>&
   } catch (const CLI::ParseError& error) {
     return absl::InvalidArgumentError(error.what());
   }
-  if (role != "reader" && role != "features" && role != "plain") {
-    return absl::InvalidArgumentError("--role is none of reader, features, plain");
-  }
-  terms.role = role == "reader"     ? ServiceRole::kReader
-               : role == "features" ? ServiceRole::kFeatures
-                                    : ServiceRole::kPlain;
+  const auto known =
+      std::ranges::find_if(kRoles, [&](const auto& one) { return role == one.name; });
+  if (known == std::end(kRoles)) return absl::InvalidArgumentError("there is no such --role");
+  terms.role = known->role;
   terms.endpoints = absl::StrSplit(endpoints, ',');
   if ((!bound.empty() && !absl::ParseDuration(bound, &terms.bound)) ||
       (!probation.empty() && !absl::ParseDuration(probation, &terms.probation))) {
@@ -267,6 +296,8 @@ int RunService(const std::vector<std::string>& args) {
     return 2;
   }
   if (terms->role == ServiceRole::kPlain) RunPlain(*terms);
+  if (terms->role == ServiceRole::kForks) return RunForks(*terms);
+  if (terms->role == ServiceRole::kDisk) return WriteGenerations(terms->disk_dir, Tell);
   return ReaderService(*terms, started_ns).Run();
 }
 

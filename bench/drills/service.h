@@ -33,6 +33,8 @@ enum class ServiceRole {
   kReader,    // reads a key of a mirrored prefix, as fast as it is told to
   kFeatures,  // the bot management of november-18: obeys a feature file (features.h)
   kPlain,     // the same on a plain etcd client: takes what it gets
+  kForks,     // forks while it has a client, and writes in both
+  kDisk,      // writes generations of a copy to disk_dir, one after the other (generations.h)
 };
 
 struct ServiceTerms {
@@ -59,6 +61,7 @@ struct ServiceReport {
   absl::Duration open_time;   // how long that took
   absl::Duration until_read;  // from the process's start to its first answer
   std::string failed;         // why it gave up; empty: it did not
+  uint64_t written = 0;       // kDisk: the newest generation on disk
   // The newest sample.
   double age_s = -1;  // of the newest answer; < 0: unknown, or none yet
   std::string proof;

@@ -44,6 +44,8 @@ Service::~Service() {
 
 absl::Status Service::Start() {
   if (listener_.joinable()) listener_.join();
+  // Each life is a session of its own, which may begin with what is on disk.
+  if (oracle_ != nullptr) oracle_->NewIncarnation();
   int pipe_fds[2];
   if (pipe2(pipe_fds, O_CLOEXEC) != 0) return Failed("pipe");
   // What a service says on stderr when it crashes is part of the drill, not of the report.
@@ -145,6 +147,9 @@ void Service::Take(const std::string& line) {
       report_.until_read = absl::Microseconds(us);
       return;
     }
+    case 'V':
+      words >> report_.written;
+      return;
     case 'X':
       report_.failed = words.str();
       return;

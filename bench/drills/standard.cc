@@ -73,6 +73,7 @@ absl::StatusOr<std::unique_ptr<StandardLoad>> StandardLoad::Start(DrillRun& run,
   load->config_track = timeline.AddTrack("config");
   load->auth_track = timeline.AddTrack("auth");
   DrillOracle::History* const config_history = oracle.AddHistory();
+  load->config_history_ = config_history;
   DrillOracle::History* const auth_history = oracle.AddHistory();
   load->config_writer_ =
       std::make_unique<Writer>(load->writers_client_.get(), kConfigKey, terms.writes,

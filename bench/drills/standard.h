@@ -73,6 +73,7 @@ class StandardLoad {
   const Caller* service_writes() const {
     return service_writer_ == nullptr ? nullptr : &service_writer_->caller();
   }
+  const DrillOracle::History* config_history() const { return config_history_; }
   Writer& writer() { return *config_writer_; }
   Writer* service_writer() { return service_writer_.get(); }
 
@@ -92,6 +93,7 @@ class StandardLoad {
 
   DrillRun& run_;
   Terms terms_;
+  DrillOracle::History* config_history_ = nullptr;
   std::shared_ptr<LinkLog> links_;
   std::unique_ptr<Client> writers_client_;
   std::unique_ptr<Client> client_;
