@@ -304,7 +304,8 @@ HF_API hf_code hf_resolve(hf_client* client, const hf_error* maybe_committed, ui
 
 typedef struct hf_mirror hf_mirror;
 
-/* The copy of the mirrored prefix that the key lies in; NULL: there is none. */
+/* The copy of the mirrored prefix that the key lies in; NULL: there is none. (With NULL, what
+ * returns a code below returns HF_FAILED_PRECONDITION; the rest must not be called.) */
 HF_API const hf_mirror* hf_mirror_of(const hf_client* client, hf_bytes key_or_prefix);
 HF_API hf_bytes hf_mirror_prefix(const hf_mirror* mirror);
 
