@@ -14,6 +14,8 @@
 #include "bench/catchup.h"
 #include "bench/compaction.h"
 #include "bench/compare.h"
+#include "bench/drills/drills.h"
+#include "bench/drills/service.h"
 #include "bench/endpoint.h"
 #include "bench/failover.h"
 #include "bench/lease.h"
@@ -154,12 +156,18 @@ absl::StatusOr<BenchReport> RunCommand(const Options& options) {
       return LeaseBench(options, cancelled);
     case Command::kMirror:
       return MirrorBench(options, cancelled);
+    case Command::kDrill:
+      return RunDrills(options, cancelled);
     default:
       return Passed(Compare(options, cancelled));
   }
 }
 
 int Main(int argc, char** argv) {
+  // A service that a drill plays in a process of its own; not for people.
+  if (argc > 1 && std::string_view(argv[1]) == kServiceCommand) {
+    return RunService(std::vector<std::string>(argv + 2, argv + argc));
+  }
   const ParseResult parsed = ParseCommandLine(std::vector<std::string>(argv + 1, argv + argc));
   if (!parsed.run) {
     fmt::print(parsed.exit_code == 0 ? stdout : stderr, "{}", parsed.text);

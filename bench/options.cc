@@ -44,6 +44,7 @@ const char* const kAbout =
     "  holdfast-bench compaction --revisions 1000000 --local 3 --local-etcd 3\n"
     "  holdfast-bench lease --leases 1000000 --local 3 --local-etcd 3\n"
     "  holdfast-bench mirror --mirrors 200 --large 1000000 --local 3\n"
+    "  holdfast-bench drill june-12 --out figures\n"
     "\n"
     "A run without --rate is a closed loop: every client sends its next request when the one\n"
     "before has been answered. With --rate it is an open loop, and latency counts from the moment\n"
@@ -319,6 +320,28 @@ void AddMirror(CLI::App& app, Options& o) {
            "of a mirror that starts from disk, 0: none (default 10M)");
 }
 
+void AddDrills(CLI::App& app, Options& o) {
+  CLI::App* command = app.add_subcommand(
+      "drill", "What a service with the client library goes through when the store fails");
+  command
+      ->add_option("names", o.drill.names,
+                   "names or numbers of drills, 'all', or 'list', which tells them")
+      ->required()
+      ->type_name("NAME...");
+  command->add_option("--out", o.drill.out, "directory of the plots")->capture_default_str();
+  AddDuration(command, "--duration", &o.drill.length,
+              "of the outage as it is played (default: the drill's own)");
+  command->add_option("--simulated-clients", o.drill.simulated_clients,
+                      "of herd (default: its own number)");
+  command->add_flag("!--without-etcd", o.drill.beside_etcd,
+                    "june-12 and november-18: leave out the plain etcd client");
+  command->add_option("--seed", o.seed, "of all that is drawn (default: drawn and printed)");
+  AddChoice<bool>(command, "-w,--write-out", &o.json, {{"text", false}, {"json", true}},
+                  "form of the report (default text)");
+  command->add_flag("--verbose", o.verbose, "tell on stderr what happens");
+  AddClusterFlags(command, o);
+}
+
 bool IsSuite(Command command) {
   return command == Command::kWatch || command == Command::kScale ||
          command == Command::kCompaction || command == Command::kLease ||
@@ -357,6 +380,11 @@ void FillDrillDefaults(const std::string& command, Options& o) {
 }
 
 void FillDefaults(Options& o) {
+  if (o.command == Command::kDrill) {
+    o.local = 3;
+    std::replace(o.drill.names.begin(), o.drill.names.end(), std::string("LIST"),
+                 std::string("list"));
+  }
   if (IsSuite(o.command)) FillSuiteDefaults(o);
   if (IsDrill(o.command)) {
     if (o.local == 0) o.local = 3;
@@ -385,7 +413,8 @@ absl::Status OutOfRange(std::string_view flag, std::string_view range) {
 }
 
 absl::Status ValidateTargets(const Options& o) {
-  const bool both = o.command == Command::kCompare || IsDrill(o.command) || IsSuite(o.command);
+  const bool both = o.command == Command::kCompare || o.command == Command::kDrill ||
+                    IsDrill(o.command) || IsSuite(o.command);
   const int given = (o.endpoints.empty() ? 0 : 1) + (o.local != 0) + (o.local_etcd != 0);
   if (IsSuite(o.command) && !o.endpoints.empty() && given > 1) {
     return absl::InvalidArgumentError("--endpoints excludes --local and --local-etcd");
@@ -465,6 +494,21 @@ absl::Status ValidateDrill(const Options& o) {
     return OutOfRange("--local", "at least 3: with fewer nothing goes on without one member");
   }
   if (o.local_etcd != 0 && o.local_etcd < 3) return OutOfRange("--local-etcd", "at least 3");
+  return absl::OkStatus();
+}
+
+absl::Status ValidateDrills(const Options& o) {
+  if (o.command != Command::kDrill) return absl::OkStatus();
+  if (o.drill.out.empty()) return absl::InvalidArgumentError("--out must name a directory");
+  if (o.drill.simulated_clients > kMaxSimulatedClients) {
+    return OutOfRange("--simulated-clients", fmt::format("at most {}", kMaxSimulatedClients));
+  }
+  if (o.drill.length > absl::Minutes(10)) return OutOfRange("--duration", "at most 10m");
+  for (const std::string& name : o.drill.names) {
+    if (name == "list" && o.drill.names.size() > 1) {
+      return absl::InvalidArgumentError("'list' stands alone");
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -590,6 +634,7 @@ absl::Status Options::Validate() const {
   if (status.ok()) status = ValidateData(*this);
   if (status.ok()) status = ValidateDrill(*this);
   if (status.ok()) status = ValidateSuite(*this);
+  if (status.ok()) status = ValidateDrills(*this);
   return status;
 }
 
@@ -623,6 +668,7 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
   AddCompaction(app, o);
   AddLease(app, o);
   AddMirror(app, o);
+  AddDrills(app, o);
 
   // CLI11 would only say that a subcommand is missing.
   const std::vector<CLI::App*> commands = app.get_subcommands([](CLI::App*) { return true; });
@@ -646,7 +692,8 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
       {"failover", Command::kFailover}, {"catchup", Command::kCatchup},
       {"members", Command::kMembers},   {"watch", Command::kWatch},
       {"scale", Command::kScale},       {"compaction", Command::kCompaction},
-      {"lease", Command::kLease},       {"mirror", Command::kMirror}};
+      {"lease", Command::kLease},       {"mirror", Command::kMirror},
+      {"drill", Command::kDrill}};
   o.command = by_name.at(app.get_subcommands()[0]->get_name());
   o.command_line = "holdfast-bench " + absl::StrJoin(args, " ");
   FillDefaults(o);

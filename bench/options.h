@@ -39,7 +39,8 @@ enum class Command {
   kScale,
   kCompaction,
   kLease,
-  kMirror
+  kMirror,
+  kDrill
 };
 
 // What happens to the leader in a round of failover.
@@ -100,6 +101,17 @@ struct MirrorOptions {
   uint64_t disk_bytes = uint64_t{10} << 20;  // 0: no start from disk
 };
 
+inline constexpr uint32_t kMaxSimulatedClients = 20'000;
+
+// The drills of the client library: drill.
+struct DrillOptions {
+  std::vector<std::string> names;  // "list", "all", names, numbers
+  std::string out = "drills";      // plots go there
+  absl::Duration length;           // of the outage as it is played; 0: the drill's own
+  uint32_t simulated_clients = 0;  // of herd; 0: the drill's own number
+  bool beside_etcd = true;         // june-12 and november-18: the plain etcd client as well
+};
+
 struct Options {
   Command command = Command::kPut;
 
@@ -153,6 +165,7 @@ struct Options {
   CompactionOptions compaction;
   LeaseOptions lease;
   MirrorOptions mirror;
+  DrillOptions drill;
 
   std::string command_line;  // as it was given
 

@@ -231,6 +231,12 @@ uint64_t TcpProxy::Bytes(int from, int to) const {
   return it == bytes_.end() ? 0 : it->second;
 }
 
+uint64_t TcpProxy::Connections(int from, int to) const {
+  absl::MutexLock lock(&mutex_);
+  const auto it = connects_.find({from, to});
+  return it == connects_.end() ? 0 : it->second;
+}
+
 void TcpProxy::Loop() {
   while (true) {
     TakeChanges();
@@ -404,6 +410,10 @@ void TcpProxy::Accept(int end) {
   connection.ends = {WhoDialed(ntohs(dialer.sin_port), listen_port), end};
   connection.fds[kDialer] = fd;
   connection.target_port = target_port;
+  {
+    absl::MutexLock lock(&mutex_);
+    ++connects_[{connection.ends[kDialer], end}];
+  }
   connections_.push_back(std::move(connection));
   // Its rules are looked up, and a cut one reset, before anything is read.
 }

@@ -62,6 +62,8 @@ class TcpProxy {
 
   // Bytes that reached `to` from `from` so far.
   uint64_t Bytes(int from, int to) const;
+  // Connections that `from` dialed to `to` so far, whether they got through or not.
+  uint64_t Connections(int from, int to) const;
 
  private:
   struct Rule {
@@ -103,6 +105,7 @@ class TcpProxy {
   std::map<int, End> ends_ ABSL_GUARDED_BY(mutex_);
   std::map<Link, Rule> rules_ ABSL_GUARDED_BY(mutex_);
   std::map<Link, uint64_t> bytes_ ABSL_GUARDED_BY(mutex_);
+  std::map<Link, uint64_t> connects_ ABSL_GUARDED_BY(mutex_);
   uint64_t changes_asked_ ABSL_GUARDED_BY(mutex_) = 0;
   uint64_t changes_seen_ ABSL_GUARDED_BY(mutex_) = 0;
   bool stop_ ABSL_GUARDED_BY(mutex_) = false;

@@ -22,6 +22,7 @@ constexpr absl::Duration kLongestPause = absl::Seconds(1);        // between two
 constexpr absl::Duration kShortestPause = absl::Milliseconds(1);  // where a server says how long
 
 constexpr char kRequireLeaderKey[] = "hasleader";
+constexpr char kSessionKey[] = "holdfast-session";
 constexpr char kMaxAgeKey[] = "holdfast-max-age-ms";
 
 absl::Status StatusOf(absl::StatusCode code, const std::string& text) {
@@ -208,6 +209,7 @@ Call::MaybeVerdict Call::NextTry() {
       return WaitOutPushBack(choice.retry_after);
     case Router::Choice::Kind::kNoBudget:
       dispatcher_->stats().budget_denials.Add();
+      if (in_doubt() && choice.retry_after < TimeLeft()) return WaitForBudget(choice.retry_after);
       healthy_left_ = choice.healthy_left;
       retry_after_ = choice.retry_after;
       return RungOver(RungEnd::kNoBudget);
@@ -233,7 +235,7 @@ Call::MaybeVerdict Call::NextTry() {
 absl::Duration Call::TryTimeout(absl::Duration left) const {
   // A write that was sent cannot be sent elsewhere, so there is nothing to save time for. Nor is
   // there with a single endpoint.
-  if (spec_.write || tried_.size() == 1 || left <= kShortestTry) return left;
+  if ((spec_.write && !repeatable()) || tried_.size() == 1 || left <= kShortestTry) return left;
   return std::max(std::min(dispatcher_->policy().try_timeout, left / 2), kShortestTry);
 }
 
@@ -268,6 +270,7 @@ std::shared_ptr<Rpc> Call::StartTry(size_t endpoint, bool hedge) {
     request.metadata.emplace_back(kMaxAgeKey, std::to_string(std::max<int64_t>(
                                                   0, absl::ToInt64Milliseconds(rung().max_age))));
   }
+  if (spec_.stamp) request.metadata.emplace_back(kSessionKey, spec_.stamp());
   request.timeout = TryTimeout(TimeLeft());
   const Try of{.endpoint = endpoint,
                .sampled = dispatcher_->clock()->Sample(),  // Freshness 5: before sending
@@ -304,6 +307,16 @@ Call::MaybeVerdict Call::Wait() {
   return std::nullopt;
 }
 
+Call::MaybeVerdict Call::WaitForBudget(absl::Duration retry_after) {
+  // What is in doubt is worth waiting for, and the budget is kept all the same. The jitter parts
+  // those that wait for the same token.
+  const absl::Duration delay =
+      std::max(retry_after, absl::Milliseconds(1)) + dispatcher_->router().Jitter(waits_++);
+  if (delay >= TimeLeft()) return RungOver(RungEnd::kNoBudget);
+  timer_ = dispatcher_->loop().After(delay, [self = shared_from_this()] { self->OnTimer(); });
+  return std::nullopt;
+}
+
 Call::MaybeVerdict Call::WaitOutPushBack(absl::Duration delay) {
   retry_after_ = delay;
   overloaded_ = true;
@@ -323,7 +336,9 @@ void Call::NoteReadTime(const Try& of) {
 
 Call::MaybeVerdict Call::HandleReply(const Try& of, RpcReply reply) {
   const size_t endpoint = of.endpoint;
-  sampled_ = of.sampled;
+  // Freshness 5. A stamped write's answer may be of any of its tries, so the first one's counts.
+  if (spec_.fate == nullptr || !answered_once_) sampled_ = of.sampled;
+  answered_once_ = true;
   try_timeout_ = of.timeout;
   dispatcher_->connections().OnTry(endpoint, reply.sent);
   // After the first round a try that finds no connection costs its token all the same: in a total
@@ -341,8 +356,14 @@ Call::MaybeVerdict Call::HandleReply(const Try& of, RpcReply reply) {
                     reply.retry_after.has_value()};
   const Outcome outcome = Classify(reply.status, asked);
   const std::string said = WhatItSaid(reply, try_timeout_);
+  if (spec_.fate != nullptr) {
+    MaybeVerdict verdict = HandleStamped(endpoint, reply, outcome, said);
+    if (verdict.has_value()) return verdict;
+  }
   if (cancelled_) {
-    if (spec_.write && !CertainlyNoEffect(outcome)) return UnknownOutcome(endpoint, said);
+    if (spec_.write && !repeatable() && !CertainlyNoEffect(outcome)) {
+      return UnknownOutcome(endpoint, said);
+    }
     return Cancelled();
   }
   dispatcher_->router().Report(endpoint, outcome, rung().needs_quorum());
@@ -351,23 +372,81 @@ Call::MaybeVerdict Call::HandleReply(const Try& of, RpcReply reply) {
     dispatcher_->router().OnPushBack(endpoint, *reply.retry_after);
     retry_after_ = *reply.retry_after;
   }
+  if (outcome == Outcome::kRefused && in_doubt()) {
+    // No answer but the stamp's own settles it: another copy may be under way.
+    return Again(endpoint, Outcome::kNoQuorum, said);
+  }
   if (outcome == Outcome::kRefused) {
     return StatusOf(ToAbslCode(reply.status.error_code()),
                     fmt::format("{} was refused by {}: {}. The same request will be refused again.",
                                 spec_.what, dispatcher_->endpoints()[endpoint].name, said));
   }
-  if (spec_.write && reply.sent && !CertainlyNoEffect(outcome)) {
+  if (spec_.write && !repeatable() && reply.sent && !CertainlyNoEffect(outcome)) {
     return UnknownOutcome(endpoint, said);
   }
   if (outcome == Outcome::kTooOld) KeepBest(FreshnessOf(reply, 0));
   return Again(endpoint, outcome, said);
 }
 
+Call::MaybeVerdict Call::HandleStamped(size_t endpoint, const RpcReply& reply, Outcome outcome,
+                                       const std::string& said) {
+  WriteFate& fate = *spec_.fate;
+  const std::string& name = dispatcher_->endpoints()[endpoint].name;
+  fate.refusal = SessionWordOf(reply.status);
+  const auto report = [&] {
+    dispatcher_->router().Report(endpoint, Outcome::kRefused, rung().needs_quorum());
+  };
+  switch (fate.refusal) {
+    case SessionWord::kAnswerTooLarge:
+      report();
+      return StatusOf(absl::StatusCode::kAlreadyExists,
+                      fmt::format("{}: {} says: {}", spec_.what, name,
+                                  base::Printable(reply.status.error_message(), kSaidMax)));
+    case SessionWord::kForked:
+      report();
+      return StatusOf(
+          absl::StatusCode::kAborted,
+          fmt::format("{} was refused by {}: SESSION_FORKED: another process writes in this "
+                      "client's session (fork(), a copied machine or container). It had no effect. "
+                      "Open a holdfast::Client in each process, then write again",
+                      spec_.what, name));
+    case SessionWord::kExpired:
+    case SessionWord::kAcknowledged:
+      report();
+      if (fate.in_doubt) {
+        return StillInDoubt(
+            "the store has forgotten this client's session, and with it what became "
+            "of the write");
+      }
+      return StatusOf(
+          absl::StatusCode::kAborted,
+          fmt::format("{} was refused by {}: {}. It had no effect. Write again", spec_.what, name,
+                      fate.refusal == SessionWord::kExpired
+                          ? "SESSION_EXPIRED: the store does not know this client's session"
+                          : "SESSION_FORKED: another process acknowledged it in this client's "
+                            "session (fork(), a copied machine or container)"));
+    case SessionWord::kNone:
+      break;
+  }
+  if (reply.deduplicated.has_value()) {
+    // The store's answer to this stamp, now and for ever.
+    report();
+    return StatusOf(ToAbslCode(reply.status.error_code()),
+                    fmt::format("{} was refused by {}: {}. The same request will be refused again.",
+                                spec_.what, name, said));
+  }
+  if (reply.sent && !CertainlyNoEffect(outcome)) fate.in_doubt = true;
+  return std::nullopt;
+}
+
 Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
   const std::string& name = dispatcher_->endpoints()[endpoint].name;
   etcdserverpb::ResponseHeader header;
   if (!spec_.decode(reply.body, &header)) {
-    if (spec_.write) return UnknownOutcome(endpoint, "an answer that cannot be read");
+    if (in_doubt() || (spec_.write && !spec_.harmless)) {
+      if (spec_.fate != nullptr) spec_.fate->in_doubt = true;
+      return UnknownOutcome(endpoint, "an answer that cannot be read");
+    }
     return absl::InternalError(base::ToAbsl(fmt::format(
         "{}: {} gave an answer that cannot be read; is it an etcd v3 server?", spec_.what, name)));
   }
@@ -415,7 +494,12 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
     router.OnFresh();
     probing_ = false;
   }
-  return CallAnswer{fresh, revision, header.cluster_id(), reply.incarnation, attempts_};
+  return CallAnswer{fresh,
+                    revision,
+                    header.cluster_id(),
+                    reply.incarnation,
+                    attempts_,
+                    reply.deduplicated.value_or(false)};
 }
 
 Freshness Call::FreshnessOf(const RpcReply& reply, uint64_t header_revision) const {
@@ -482,6 +566,22 @@ std::string Call::Tried() const {
 }
 
 absl::Status Call::Failure(RungEnd why) const {
+  if (in_doubt()) {
+    switch (why) {
+      case RungEnd::kNoTime:
+        return StillInDoubt(
+            fmt::format("no answer within {}", absl::FormatDuration(spec_.deadline)));
+      case RungEnd::kNoBudget:
+        return StillInDoubt("this client's retry budget is spent");
+      case RungEnd::kNoQuorum:
+        return StillInDoubt("no quorum");
+      case RungEnd::kPushedBack:
+        return StillInDoubt("the servers pushed back");
+      case RungEnd::kAttemptsSpent:
+      case RungEnd::kAllAnswered:
+        return StillInDoubt("no attempts left");
+    }
+  }
   const std::string deadline = absl::FormatDuration(spec_.deadline);
   const std::string tried =
       Tried() +
@@ -543,7 +643,19 @@ absl::Status Call::UnknownOutcome(size_t endpoint, const std::string& said) cons
   return status;
 }
 
+absl::Status Call::StillInDoubt(std::string_view why) const {
+  absl::Status status = StatusOf(
+      absl::StatusCode::kUnknown,
+      fmt::format("{}: outcome unknown: {}. It was sent, and may have taken effect, or may "
+                  "within the next seconds; not more than once. {} Ask again with "
+                  "Client::Resolve(), or read the key back, before writing again.",
+                  spec_.what, why, Tried()));
+  SetMaybeCommitted(status);
+  return status;
+}
+
 absl::Status Call::Cancelled() const {
+  if (in_doubt()) return StillInDoubt("the client was closed before an answer came");
   return StatusOf(absl::StatusCode::kCancelled,
                   fmt::format("{}: the client was closed before an answer came.{}", spec_.what,
                               spec_.write ? " It had no effect." : ""));

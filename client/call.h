@@ -11,7 +11,8 @@
 //            good enough waits for the other. Paid for by a budget of its own.
 //
 // The three rules that matter most stand in HandleReply: a write that may have taken effect is
-// never sent again; an answer that misses its bound is never handed out; a definite no is final.
+// never sent again, unless under the stamp of its session, which can not take effect twice; an
+// answer that misses its bound is never handed out; a definite no is final.
 #pragma once
 
 #include <chrono>
@@ -52,6 +53,14 @@ struct Rung {
   bool needs_quorum() const { return linearizable || bounded() || min_revision > 0; }
 };
 
+// What a stamped write came to, beside its verdict. Read by whoever stamped it, in `done`.
+struct WriteFate {
+  // A try may have taken effect, or still may. Of a call that asks once more for an earlier one's
+  // outcome, true from the start.
+  bool in_doubt = false;
+  SessionWord refusal = SessionWord::kNone;  // the store's last word on it
+};
+
 struct CallSpec {
   std::string what;    // for error texts: Get "/config/a"
   std::string method;  // "/etcdserverpb.KV/Range"
@@ -63,6 +72,12 @@ struct CallSpec {
   uint64_t incarnation = 0;    // that a token or an earlier page names; 0: any
   bool hedge = false;          // its serializable rungs may be hedged
   absl::Status invalid;        // not OK: the answer, without any try
+
+  // Of a write in a session: the stamp, made anew for each try, for what is acknowledged goes on.
+  absl::AnyInvocable<std::string()> stamp;
+  std::shared_ptr<WriteFate> fate;  // with `stamp`
+  // Of a write: that it takes effect twice, or unheard, harms nobody (the opening of a session).
+  bool harmless = false;
 
   absl::AnyInvocable<grpc::ByteBuffer(const Rung&)> encode;
   // Keeps the answer for the caller and copies its header; false if it cannot be parsed. The last
@@ -76,6 +91,7 @@ struct CallAnswer {
   uint64_t cluster_id = 0;
   uint64_t incarnation = 0;
   int attempts = 0;
+  bool deduplicated = false;
 };
 
 // Threads: all methods from any thread; everything after Start runs on the loop's thread, and no
@@ -131,6 +147,17 @@ class Call : public std::enable_shared_from_this<Call> {
   MaybeVerdict Wait() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict WaitOutPushBack(absl::Duration delay) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict HandleReply(const Try& of, RpcReply reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Of a stamped write that the server did not answer with OK. nullopt: treat it as any other.
+  MaybeVerdict HandleStamped(size_t endpoint, const RpcReply& reply, Outcome outcome,
+                             const std::string& said) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict WaitForBudget(absl::Duration retry_after) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Whether the write may go out once more whatever became of the tries before.
+  bool repeatable() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return spec_.harmless || spec_.fate != nullptr;
+  }
+  bool in_doubt() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return spec_.fate != nullptr && spec_.fate->in_doubt;
+  }
   MaybeVerdict Success(size_t endpoint, RpcReply& reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict Again(size_t endpoint, Outcome outcome, const std::string& said)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -149,6 +176,7 @@ class Call : public std::enable_shared_from_this<Call> {
   absl::Status Failure(RungEnd why) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status UnknownOutcome(size_t endpoint, const std::string& said) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Status StillInDoubt(std::string_view why) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Status Cancelled() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   std::string Tried() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
@@ -194,6 +222,7 @@ class Call : public std::enable_shared_from_this<Call> {
   // Of the try whose reply is looked at.
   absl::Duration try_timeout_ ABSL_GUARDED_BY(mutex_);
   base::ClockSample sampled_ ABSL_GUARDED_BY(mutex_);
+  bool answered_once_ ABSL_GUARDED_BY(mutex_) = false;        // a reply came, whatever it said
   Steady::time_point first_sent_at_ ABSL_GUARDED_BY(mutex_);  // the first of two under way
   std::optional<Freshness> best_ ABSL_GUARDED_BY(mutex_);     // of the answers that were too old
   std::vector<Said> log_ ABSL_GUARDED_BY(mutex_);             // per endpoint, for error texts

@@ -37,6 +37,9 @@ std::shared_ptr<const base::Clock> RealClockPtr();
 
 // The payloads that holdfast/error.h reads.
 void SetMaybeCommitted(absl::Status& status);
+// By which Client::Resolve knows the write again; 0: not in the status. Numbers are of one process.
+void SetWriteTicket(absl::Status& status, uint64_t ticket);
+uint64_t WriteTicket(const absl::Status& status);
 void SetRetryAfter(absl::Status& status, absl::Duration delay);
 void SetBestAvailable(absl::Status& status, const Freshness& fresh);
 

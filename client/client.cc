@@ -17,6 +17,7 @@
 #include "client/machine_clock.h"
 #include "client/mirror_set.h"
 #include "client/process.h"
+#include "client/session.h"
 #include "client/wire.h"
 #include "etcd/rpc.pb.h"
 
@@ -30,6 +31,10 @@ using internal::CallSpec;
 constexpr int64_t kFirstPage = 100;
 constexpr int64_t kPageBytesAimed = 1 << 20;
 constexpr int64_t kPageMax = 10'000;
+
+constexpr char kPutMethod[] = "/etcdserverpb.KV/Put";
+constexpr char kDeleteRangeMethod[] = "/etcdserverpb.KV/DeleteRange";
+constexpr char kTxnMethod[] = "/etcdserverpb.KV/Txn";
 
 template <class Message>
 grpc::ByteBuffer ToBytes(const Message& message) {
@@ -45,6 +50,35 @@ Token TokenOf(const CallAnswer& answer) {
 
 std::string What(std::string_view verb, std::string_view key) {
   return fmt::format("{} \"{}\"", verb, base::Printable(key));
+}
+
+template <class Response>
+auto DecodeInto(std::shared_ptr<Response> response) {
+  return [response = std::move(response)](grpc::ByteBuffer& bytes,
+                                          etcdserverpb::ResponseHeader* header) {
+    if (!grpc::SerializationTraits<Response>::Deserialize(&bytes, response.get()).ok()) {
+      return false;
+    }
+    *header = response->header();
+    return true;
+  };
+}
+
+// Of whatever write the answer is: its header, and how many keys went.
+auto DecodeWrite(std::shared_ptr<int64_t> deleted) {
+  return [deleted](const std::string& method, grpc::ByteBuffer& bytes,
+                   etcdserverpb::ResponseHeader* header) {
+    if (method == kPutMethod) {
+      return DecodeInto(std::make_shared<etcdserverpb::PutResponse>())(bytes, header);
+    }
+    if (method == kTxnMethod) {
+      return DecodeInto(std::make_shared<etcdserverpb::TxnResponse>())(bytes, header);
+    }
+    const auto response = std::make_shared<etcdserverpb::DeleteRangeResponse>();
+    if (!DecodeInto(response)(bytes, header)) return false;
+    *deleted = response->deleted();
+    return true;
+  };
 }
 
 // Blocks the caller until `start`'s callback has run.
@@ -69,7 +103,8 @@ absl::StatusOr<T> WaitFor(const internal::EventLoop& loop, StartFunction start) 
 
 class Client::Impl {
  public:
-  explicit Impl(const ClientOptions& options) : dispatcher_(options) {}
+  explicit Impl(const ClientOptions& options)
+      : dispatcher_(options), sessions_(&dispatcher_, options.exactly_once) {}
 
   // As Client::Open says.
   absl::Status OpenMirrors(const ClientOptions& options) {
@@ -80,6 +115,7 @@ class Client::Impl {
             .endpoints = dispatcher_.endpoints(),
             .prefixes = options.prefixes,
             .disk_dir = options.disk_dir.empty() ? internal::DefaultCacheDir() : options.disk_dir,
+            .handle_termination = options.handle_termination,
             .name = options.name.empty() ? internal::ProgramName() : options.name,
             .observer = options.observer,
             .clock = dispatcher_.clock(),
@@ -171,8 +207,10 @@ class Client::Impl {
   }
 
   const internal::EventLoop& loop() { return dispatcher_.loop(); }
+  bool InOwnProcess() const { return dispatcher_.InOwnProcess(); }
   internal::Dispatcher& dispatcher() { return dispatcher_; }
   void Close() {
+    sessions_.Close();
     if (mirrors_ != nullptr) mirrors_->Close();
     if (scheduler_ != nullptr) scheduler_->Stop();
     dispatcher_.Close();
@@ -215,17 +253,44 @@ class Client::Impl {
     request.set_key(query.key);
     request.set_range_end(query.range_end);
     Write<etcdserverpb::DeleteRangeRequest, etcdserverpb::DeleteRangeResponse>(
-        std::move(spec), "/etcdserverpb.KV/DeleteRange", std::move(request), options,
+        std::move(spec), kDeleteRangeMethod, std::move(request), options,
         [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
                                  etcdserverpb::DeleteRangeResponse& response) mutable {
           if (!answer.ok()) return std::move(done)(answer.status());
-          std::move(done)(WriteResult{TokenOf(*answer), response.deleted(), answer->attempts});
+          std::move(done)(WriteResult{TokenOf(*answer), response.deleted(), answer->attempts,
+                                      answer->deduplicated});
         });
+  }
+
+  void Resolve(const absl::Status& maybe_committed, const WriteOptions& options,
+               Done<WriteResult> done) {
+    if (!InOwnProcess()) return std::move(done)(internal::Dispatcher::AfterFork());
+    const auto deleted = std::make_shared<int64_t>(0);
+    internal::Call::Done then =
+        [deleted, done = std::move(done)](absl::StatusOr<CallAnswer> answer) mutable {
+          if (!answer.ok()) return std::move(done)(answer.status());
+          std::move(done)(
+              WriteResult{TokenOf(*answer), *deleted, answer->attempts, answer->deduplicated});
+        };
+    const uint64_t ticket = internal::WriteTicket(maybe_committed);
+    if (ticket != 0 && sessions_.Resolve(ticket, options.deadline, DecodeWrite(deleted), then)) {
+      return;
+    }
+    CallSpec spec;
+    spec.rungs = {{}};
+    spec.invalid = absl::FailedPreconditionError(
+        "Resolve: the status is of no write of this client that can still be asked for: it has an "
+        "answer already, too many came after it, or it was sent without a session. Read the key "
+        "back, or write with a compare (Txn)");
+    dispatcher_.Start(std::move(spec), std::move(then));
   }
 
   template <class Request, class Response>
   void Write(CallSpec spec, const char* method, Request request, const WriteOptions& options,
              absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
+    if (spec.write && spec.invalid.ok() && InOwnProcess()) {
+      return WriteOnce(std::move(spec.what), method, request, options, std::move(then));
+    }
     spec.method = method;
     spec.deadline = options.deadline;
     spec.rungs = {{}};
@@ -250,16 +315,25 @@ class Client::Impl {
         });
   }
 
+  template <class Request, class Response>
+  void WriteOnce(std::string what, const char* method, const Request& request,
+                 const WriteOptions& options,
+                 absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
+    const auto response = std::make_shared<Response>();
+    sessions_.Start({.what = std::move(what),
+                     .method = method,
+                     .body = request.SerializeAsString(),
+                     .deadline = options.deadline,
+                     .decode = DecodeInto(response)},
+                    [response, then = std::move(then)](absl::StatusOr<CallAnswer> answer) mutable {
+                      std::move(then)(std::move(answer), *response);
+                    });
+  }
+
   template <class Response>
   void Run(CallSpec spec, absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
     const auto response = std::make_shared<Response>();
-    spec.decode = [response](grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
-      if (!grpc::SerializationTraits<Response>::Deserialize(&bytes, response.get()).ok()) {
-        return false;
-      }
-      *header = response->header();
-      return true;
-    };
+    spec.decode = DecodeInto(response);
     dispatcher_.Start(std::move(spec), [response, then = std::move(then)](
                                            absl::StatusOr<CallAnswer> answer) mutable {
       std::move(then)(std::move(answer), *response);
@@ -267,6 +341,7 @@ class Client::Impl {
   }
 
   internal::Dispatcher dispatcher_;
+  internal::WriteSessions sessions_;
   std::shared_ptr<internal::ThreadScheduler> scheduler_;  // null without mirrors
   std::shared_ptr<internal::MirrorSet> mirrors_;
 };
@@ -280,7 +355,14 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Open(Options options) {
 
 Client::Client(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 // Before any member goes: the callbacks that run now may still call this client.
-Client::~Client() { impl_->Close(); }
+Client::~Client() {
+  if (impl_->InOwnProcess()) {
+    impl_->Close();
+  } else {
+    // A child's copy: its threads are in the parent, and cannot be waited for.
+    static_cast<void>(impl_.release());
+  }
+}
 
 namespace {
 
@@ -427,10 +509,10 @@ void Client::Put(std::string_view key, std::string_view value, const WriteOption
   request.set_key(std::string(key));
   request.set_value(std::string(value));
   impl_->Write<etcdserverpb::PutRequest, etcdserverpb::PutResponse>(
-      std::move(spec), "/etcdserverpb.KV/Put", std::move(request), options,
+      std::move(spec), kPutMethod, std::move(request), options,
       [done = std::move(done)](absl::StatusOr<CallAnswer> answer, auto&) mutable {
         if (!answer.ok()) return std::move(done)(answer.status());
-        std::move(done)(WriteResult{TokenOf(*answer), 0, answer->attempts});
+        std::move(done)(WriteResult{TokenOf(*answer), 0, answer->attempts, answer->deduplicated});
       });
 }
 
@@ -450,12 +532,13 @@ void Client::Commit(const Txn& txn, const WriteOptions& options, Done<TxnResult>
   spec.write = txn.writes();
   spec.invalid = internal::Check(txn);
   impl_->Write<etcdserverpb::TxnRequest, etcdserverpb::TxnResponse>(
-      std::move(spec), "/etcdserverpb.KV/Txn", internal::ToRequest(txn), options,
+      std::move(spec), kTxnMethod, internal::ToRequest(txn), options,
       [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
                                etcdserverpb::TxnResponse& response) mutable {
         if (!answer.ok()) return std::move(done)(answer.status());
         std::move(done)(TxnResult{response.succeeded(), internal::FromResponse(response),
-                                  TokenOf(*answer), answer->fresh, answer->attempts});
+                                  TokenOf(*answer), answer->fresh, answer->attempts,
+                                  answer->deduplicated});
       });
 }
 
@@ -492,8 +575,11 @@ std::string Client::Metrics() const {
   return out;
 }
 
-absl::StatusOr<WriteResult> Client::Resolve(const absl::Status&, const WriteOptions&) {
-  return absl::FailedPreconditionError("the status is of no write that can still be asked for");
+absl::StatusOr<WriteResult> Client::Resolve(const absl::Status& maybe_committed,
+                                            const WriteOptions& options) {
+  return WaitFor<WriteResult>(impl_->loop(), [&](Done<WriteResult> done) {
+    impl_->Resolve(maybe_committed, options, std::move(done));
+  });
 }
 
 Result<std::optional<Entry>> Client::Get(std::string_view key, const ReadOptions& options) {

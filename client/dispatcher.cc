@@ -1,5 +1,7 @@
 #include "client/dispatcher.h"
 
+#include <unistd.h>
+
 #include <utility>
 
 #include <fmt/format.h>
@@ -37,7 +39,8 @@ std::string Rounded(absl::Duration d) {
 }  // namespace
 
 Dispatcher::Dispatcher(const ClientOptions& options)
-    : policy_(options.retry),
+    : process_(getpid()),
+      policy_(options.retry),
       max_clock_slow_(options.max_clock_slow),
       clock_(ClockOf(options)),
       endpoints_(Shuffled(options.endpoints, SeedOf(options))),
@@ -61,7 +64,18 @@ void Dispatcher::Close() {
   loop_.Stop();
 }
 
+bool Dispatcher::InOwnProcess() const { return getpid() == process_; }
+
+absl::Status Dispatcher::AfterFork() {
+  return absl::AbortedError(
+      "SESSION_FORKED: this holdfast::Client was opened before a fork(), by the parent process, "
+      "and its thread and connections are there. Nothing was sent. Open a Client in the child, "
+      "after the fork");
+}
+
 void Dispatcher::Start(CallSpec spec, Call::Done done) {
+  // Before any lock: a thread that is not here may have held it.
+  if (!InOwnProcess()) return std::move(done)(AfterFork());
   const auto call = std::make_shared<Call>(this, std::move(spec), std::move(done));
   bool closing;
   {

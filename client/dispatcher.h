@@ -33,9 +33,14 @@ class Dispatcher {
   // the loop's thread.
   void Close();
 
-  // `done` runs exactly once, on the loop's thread and never inside Start. The one exception: a
-  // call started from a callback while the client goes away is answered CANCELLED at once.
+  // `done` runs exactly once, on the loop's thread and never inside Start. Two exceptions: a call
+  // started from a callback while the client goes away is answered CANCELLED at once; and one in a
+  // child process, where the loop's thread is not, is answered AfterFork() at once.
   void Start(CallSpec spec, Call::Done done);
+
+  // False after a fork(), in the child: nothing but Start and AfterFork may be used.
+  bool InOwnProcess() const;
+  static absl::Status AfterFork();
 
   // What the calls came to, and what this client thinks of its endpoints: for people, a line each;
   // and as figures in the Prometheus text format, each family with its HELP and TYPE.
@@ -54,6 +59,7 @@ class Dispatcher {
   double max_clock_slow() const { return max_clock_slow_; }
 
  private:
+  const int process_;
   const RetryPolicy policy_;
   const double max_clock_slow_;
   const std::shared_ptr<const base::Clock> clock_;

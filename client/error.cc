@@ -22,6 +22,7 @@ namespace holdfast {
 namespace {
 
 constexpr char kMaybeCommittedUrl[] = "holdfast/maybe-committed";
+constexpr char kWriteTicketUrl[] = "holdfast/write-ticket";
 constexpr char kRetryAfterUrl[] = "holdfast/retry-after-ns";
 constexpr char kBestAvailableUrl[] = "holdfast/best-available";
 
@@ -121,6 +122,18 @@ namespace internal {
 void SetMaybeCommitted(absl::Status& status) {
   CHECK(status.code() == absl::StatusCode::kUnknown);
   status.SetPayload(kMaybeCommittedUrl, absl::Cord("1"));
+}
+
+void SetWriteTicket(absl::Status& status, uint64_t ticket) {
+  status.SetPayload(kWriteTicketUrl,
+                    absl::Cord(fmt::format("{} {}", ClockNames::Get().process, ticket)));
+}
+
+uint64_t WriteTicket(const absl::Status& status) {
+  const auto payload = Payload(status, kWriteTicketUrl);
+  std::vector<uint64_t> f;
+  if (!payload || !ParseAll(absl::StrSplit(*payload, ' '), f) || f.size() != 2) return 0;
+  return f[0] == ClockNames::Get().process ? f[1] : 0;
 }
 
 void SetRetryAfter(absl::Status& status, absl::Duration delay) {

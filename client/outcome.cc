@@ -38,11 +38,24 @@ Outcome Classify(const grpc::Status& status, const Asked& asked) {
     return Outcome::kBehind;
   }
   if (asked.bounded && code == grpc::StatusCode::FAILED_PRECONDITION) return Outcome::kTooOld;
+  // ABORTED, which otherwise is a lost connection.
+  if (IsEtcdText(status, kSessionText)) return Outcome::kRefused;
   if (code == grpc::StatusCode::DEADLINE_EXCEEDED) return Outcome::kTimedOut;
   if (IsLostConnection(code)) return Outcome::kBroken;
   // An UNKNOWN without a text that is known to be harmless could mean anything.
   if (code == grpc::StatusCode::UNKNOWN) return Outcome::kNoQuorum;
   return Outcome::kRefused;
+}
+
+SessionWord SessionWordOf(const grpc::Status& status) {
+  if (!IsEtcdText(status, kSessionText)) return SessionWord::kNone;
+  const std::string_view word =
+      std::string_view(status.error_message()).substr(kSessionText.size());
+  if (word.starts_with("EXPIRED")) return SessionWord::kExpired;
+  if (word.starts_with("FORKED")) return SessionWord::kForked;
+  if (word.starts_with("ACKNOWLEDGED")) return SessionWord::kAcknowledged;
+  if (word.starts_with("ANSWER_TOO_LARGE")) return SessionWord::kAnswerTooLarge;
+  return SessionWord::kNone;
 }
 
 bool CertainlyNoEffect(Outcome outcome) {

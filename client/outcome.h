@@ -34,6 +34,17 @@ struct Asked {
   bool told_when = false;     // the server said when to come again
 };
 
+// With what every refusal that concerns a session begins (docs/sessions.md).
+inline constexpr std::string_view kSessionText = "holdfast: SESSION_";
+enum class SessionWord {
+  kNone,
+  kExpired,         // not executed now; before, who knows
+  kForked,          // not executed, never: the sequence is another write's
+  kAcknowledged,    // not executed now; somebody said that he has the answer
+  kAnswerTooLarge,  // executed, once
+};
+SessionWord SessionWordOf(const grpc::Status& status);
+
 // Pure. The texts are etcd's contract (etcd-api section 9): its clients and we go by them.
 Outcome Classify(const grpc::Status& status, const Asked& asked);
 

@@ -24,8 +24,9 @@ namespace holdfast::internal {
 
 // What a connection does that could not be made.
 enum class Dialing {
-  kByItself,  // tries again by itself: soon at first, more and more seldom then
-  kOnce,      // rests; whoever wants another attempt makes another channel
+  kByItself,     // tries again by itself: soon at first, every three seconds then
+  kLessAndLess,  // the same, but more and more seldom, up to two minutes
+  kOnce,         // rests; whoever wants another attempt makes another channel
 };
 // A connection to one endpoint, made on first use.
 std::shared_ptr<grpc::Channel> MakeChannel(const Endpoint& endpoint,
@@ -58,6 +59,9 @@ struct RpcReply {
   grpc::ByteBuffer body;
   AgeReport age;
   uint64_t incarnation = 0;  // 0: not told
+  // Of a stamped write: this is what its stamp is answered for good; whether it was answered
+  // before.
+  std::optional<bool> deduplicated = std::nullopt;
   std::optional<absl::Duration> retry_after = std::nullopt;
 };
 

@@ -13,6 +13,7 @@
 #include <grpcpp/server_builder.h>
 
 #include "base/check.h"
+#include "holdfast/client.grpc.pb.h"
 
 namespace holdfast::test {
 namespace {
@@ -49,6 +50,17 @@ void Fill(const Answer& answer, etcdserverpb::DeleteRangeResponse* response) {
 void Fill(const Answer& answer, etcdserverpb::TxnResponse* response) {
   Fill(answer, response->mutable_header());
   response->set_succeeded(answer.succeeded);
+}
+
+void Fill(const Answer& answer, v1::SessionOpenResponse* response) {
+  Fill(answer, response->mutable_header());
+  response->set_session(answer.session);
+  response->set_ttl_ms(3'600'000);
+  response->set_window(answer.window);
+}
+
+void Fill(const Answer& answer, v1::SessionCloseResponse* response) {
+  Fill(answer, response->mutable_header());
 }
 
 // A TCP socket bound to a free port of the loopback.
@@ -123,7 +135,6 @@ class FakeServer::Service : public etcdserverpb::KV::CallbackService {
     reactor->Finish(status);
   }
 
- private:
   template <class Response>
   grpc::ServerUnaryReactor* Handle(Seen call, grpc::CallbackServerContext* context,
                                    Response* response) {
@@ -151,7 +162,28 @@ class FakeServer::Service : public etcdserverpb::KV::CallbackService {
   }
 };
 
-FakeServer::FakeServer() : service_(std::make_unique<Service>()), endpoint_("127.0.0.1:0") {
+class FakeServer::SessionService : public v1::Sessions::CallbackService {
+ public:
+  explicit SessionService(FakeServer::Service* service) : service_(service) {}
+  grpc::ServerUnaryReactor* Open(grpc::CallbackServerContext* context,
+                                 const v1::SessionOpenRequest*,
+                                 v1::SessionOpenResponse* response) override {
+    return service_->Handle({.method = "SessionOpen"}, context, response);
+  }
+  grpc::ServerUnaryReactor* Close(grpc::CallbackServerContext* context,
+                                  const v1::SessionCloseRequest* request,
+                                  v1::SessionCloseResponse* response) override {
+    return service_->Handle({.method = "SessionClose", .session = request->session()}, context,
+                            response);
+  }
+
+ private:
+  FakeServer::Service* const service_;
+};
+
+FakeServer::FakeServer(Sessions sessions)
+    : service_(std::make_unique<Service>()), endpoint_("127.0.0.1:0") {
+  if (sessions == Sessions::kYes) sessions_ = std::make_unique<SessionService>(service_.get());
   Start();
 }
 
@@ -163,6 +195,7 @@ void FakeServer::Start() {
   int port = 0;
   builder.AddListeningPort(endpoint_, grpc::InsecureServerCredentials(), &port);
   builder.RegisterService(service_.get());
+  if (sessions_ != nullptr) builder.RegisterService(sessions_.get());
   server_ = builder.BuildAndStart();
   CHECK(server_ != nullptr);
   CHECK(port != 0);

@@ -21,11 +21,12 @@ namespace holdfast::test {
 
 // One request as the server saw it. Of the messages, the one of `method` is set.
 struct Seen {
-  std::string method = {};  // "Range", "Put", "DeleteRange", "Txn"
+  std::string method = {};  // "Range", "Put", "DeleteRange", "Txn", "SessionOpen", "SessionClose"
   etcdserverpb::RangeRequest range = {};
   etcdserverpb::PutRequest put = {};
   etcdserverpb::DeleteRangeRequest delete_range = {};
   etcdserverpb::TxnRequest txn = {};
+  uint64_t session = 0;  // of SessionClose
   std::map<std::string, std::string> metadata = {};
 
   bool serializable() const { return range.serializable(); }
@@ -41,6 +42,8 @@ struct Answer {
   int64_t count = -1;  // -1: as many as kvs
   int64_t deleted = 0;
   bool succeeded = true;
+  uint64_t session = 1;  // of a SessionOpen
+  uint32_t window = 128;
   bool hold = false;  // no answer until ReleaseHeld(), Stop() or the client's cancel
 
   static Answer Ok(int64_t revision = 1) { return {.revision = revision}; }
@@ -58,9 +61,11 @@ class FakeServer {
  public:
   using Handler = std::function<Answer(const Seen&)>;
 
+  // With kNo the service Sessions is not there, as in etcd.
+  enum class Sessions { kNo, kYes };
   // On a free port of the loopback; every request is answered OK at revision 1 until told
   // otherwise.
-  FakeServer();
+  explicit FakeServer(Sessions sessions = Sessions::kNo);
   ~FakeServer();
 
   const std::string& endpoint() const { return endpoint_; }
@@ -81,7 +86,10 @@ class FakeServer {
   class Service;
 
  private:
+  class SessionService;
+
   std::unique_ptr<Service> service_;
+  std::unique_ptr<SessionService> sessions_;  // null: there is none
   std::string endpoint_;
   std::unique_ptr<grpc::Server> server_;
 };

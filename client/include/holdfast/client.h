@@ -34,7 +34,12 @@ namespace holdfast {
 // Destruction cancels what is outstanding, waits until every callback has run (with CANCELLED, or
 // UNKNOWN for a write that may have been sent), and joins the thread. No method may be called once
 // it has begun, except from callbacks, where calls are answered CANCELLED (through a plain pointer:
-// a unique_ptr that is being reset is already null). REQUIRES: not destroyed from a callback.
+// a unique_ptr that is being reset is already null). It first tells the store that its session is
+// over, if it has one, which takes a quarter of a second at most. REQUIRES: not destroyed from a
+// callback.
+//
+// After a fork() the child can not use the parent's client, and must open its own: every call there
+// is answered ABORTED at once (a form with a callback: inside the call).
 //
 // Limits: memory grows only with the calls that are outstanding, and each ends at its deadline.
 class Client {

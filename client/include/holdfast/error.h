@@ -6,6 +6,12 @@
 //                        server itself refuses with this code.
 //   DEADLINE_EXCEEDED    the deadline passed before anything was sent. No effect.
 //   UNKNOWN              a write was sent and got no definite answer; MaybeCommitted() is true.
+//                        Client::Resolve() asks again.
+//   ABORTED              another process writes in this client's session (fork(), a copied
+//   machine),
+//                        or the store was restored meanwhile. The write had no effect.
+//   ALREADY_EXISTS       a transaction took effect once, and what it read is too large to be told
+//                        again: read it anew.
 //   RESOURCE_EXHAUSTED   held back: by this client's retry budget or by the server; see
 //   RetryAfter().
 //                        A write had no effect. Also a Scan larger than its limit.
@@ -24,7 +30,8 @@
 namespace holdfast {
 
 // True for a write whose outcome is unknown: it may have taken effect, now or within the next
-// seconds. Never issue it again blindly: read the key back, or write with a compare (Txn).
+// seconds. Never issue it again blindly: ask with Client::Resolve(), read the key back, or write
+// with a compare (Txn).
 bool MaybeCommitted(const absl::Status& status);
 
 // When a retry has a chance, if the error says so. Add jitter if many processes do the same.

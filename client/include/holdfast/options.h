@@ -22,8 +22,9 @@ class Clock;
 
 inline constexpr absl::Duration kDefaultDeadline = absl::Seconds(5);
 
-// How often and how fast a call tries again. Two rules are not options: a write is never sent
-// again once it may have taken effect, and gRPC's own retries are off.
+// How often and how fast a call tries again. Two rules are not options: a write that may have taken
+// effect is never sent again without its session's stamp (ClientOptions::exactly_once), and gRPC's
+// own retries are off.
 struct RetryPolicy {
   // Of one call, over all endpoints. The budget below bounds the load; this bounds one call's
   // waits.
@@ -72,6 +73,11 @@ struct ClientOptions {
   // $STATE_DIRECTORY/holdfast (systemd), else $XDG_STATE_HOME/holdfast, else
   // $HOME/.local/state/holdfast. Several processes may share it.
   std::string disk_dir = {};
+  // An end on purpose is no crash: where SIGTERM, SIGINT or SIGHUP is left to the kernel (SIG_DFL),
+  // Open() takes it, says on disk that this process was told to end, and then lets the kernel go on.
+  // The service's own handlers are never touched; a service that has one destroys its Client in an
+  // orderly end. False: no handler at all.
+  bool handle_termination = true;
   // As `holdfastctl clients` shows this process. Empty: the executable's name.
   std::string name = {};
   std::shared_ptr<Observer> observer = nullptr;

@@ -124,8 +124,11 @@ struct TxnResult {
   bool succeeded = false;  // Then ran; false: Else ran
   std::vector<OpResult> results;
   Token token;
-  Freshness fresh;  // of the gets: a transaction is linearizable
+  // Of the gets: a transaction is linearizable. Counted from before the first try, which may be the
+  // one that took effect.
+  Freshness fresh;
   int attempts = 1;
+  bool deduplicated = false;  // as WriteResult's
 };
 
 }  // namespace holdfast

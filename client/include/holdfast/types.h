@@ -57,6 +57,8 @@ struct WriteResult {
   Token token;          // reads with AtLeast(token) see this write
   int64_t deleted = 0;  // Delete only: keys that existed
   int attempts = 1;
+  // The answer is that of an earlier try, which had taken effect unheard: the token is its own.
+  bool deduplicated = false;
 };
 
 }  // namespace holdfast

@@ -1,0 +1,417 @@
+#include "client/session.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <utility>
+
+#include <fmt/format.h>
+#include <grpcpp/impl/codegen/proto_utils.h>
+
+#define XXH_INLINE_ALL  // no shared object for users of the library
+#include <xxhash.h>
+
+#include "absl/synchronization/notification.h"
+#include "base/check.h"
+#include "base/rng.h"
+#include "base/strings.h"
+#include "client/claim.h"
+#include "client/grpc_time.h"
+#include "holdfast/client.pb.h"
+#include "holdfast/error.h"
+
+namespace holdfast::internal {
+namespace {
+
+// A write that was sent once, into a session that the store had forgotten, goes into a new one.
+// More than this often it would be something else that is wrong.
+constexpr int kStampsMax = 3;
+
+grpc::ByteBuffer ToBytes(const std::string& body) {
+  const grpc::Slice slice(body);
+  return grpc::ByteBuffer(&slice, 1);
+}
+
+uint64_t DigestOf(const WriteRequest& request, uint64_t salt) {
+  const uint64_t seed = XXH3_64bits_withSeed(request.method.data(), request.method.size(), salt);
+  return XXH3_64bits_withSeed(request.body.data(), request.body.size(), seed);
+}
+
+absl::Duration TimeTo(std::chrono::steady_clock::time_point deadline) {
+  return absl::FromChrono(deadline - std::chrono::steady_clock::now());
+}
+
+}  // namespace
+
+WriteSessions::WriteSessions(Dispatcher* dispatcher, bool enabled)
+    : dispatcher_(dispatcher), salt_(base::RandomSeed()), enabled_(enabled) {}
+
+void WriteSessions::Start(WriteRequest request, Call::Done done) {
+  auto job = std::make_shared<Job>();
+  job->deadline =
+      Steady::now() + absl::ToChronoNanoseconds(std::min(request.deadline, kLongestWait));
+  job->request = std::move(request);
+  job->done = std::move(done);
+  Work work;
+  bool full = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    if (!enabled_) {
+      work.launch.push_back(job);
+    } else if (waiting_.size() >= kWaitingMax) {
+      full = true;
+    } else {
+      // A child that goes on with this memory makes other digests: then the store tells the two
+      // apart.
+      job->digest = DigestOf(job->request, salt_ ^ static_cast<uint64_t>(getpid()));
+      waiting_.push_back(job);
+      Pump(&work);
+      if (job->session == nullptr) {
+        job->timer =
+            dispatcher_->loop().After(TimeTo(job->deadline), [this, job] { OnWaitOver(job); });
+      }
+    }
+  }
+  if (full) {
+    FailWaiting({job}, absl::ResourceExhaustedError(base::ToAbsl(fmt::format(
+                           "{}: {} writes wait for earlier ones to be answered already. It had no "
+                           "effect. Try again later, with jitter.",
+                           job->request.what, kWaitingMax))));
+    return;
+  }
+  Do(std::move(work));
+}
+
+// Stamps what waits, in order, as far as there is room.
+void WriteSessions::Pump(Work* work) {
+  while (!waiting_.empty()) {
+    const std::shared_ptr<Job> job = waiting_.front();
+    if (!enabled_) {
+      // As below, without a stamp.
+    } else if (current_ == nullptr) {
+      if (opening_for_ == nullptr) work->open_for = opening_for_ = job;
+      return;
+    } else if (!current_->open.empty() &&
+               current_->next - current_->open.begin()->first >= current_->window) {
+      if (current_->open.begin()->second) return;  // its answer makes room
+      // The oldest is one that nobody asks for now. It stays where it is, and new writes go on
+      // elsewhere.
+      current_ = nullptr;
+      continue;
+    } else {
+      job->session = current_;
+      job->sequence = current_->next++;
+      ++job->stamps;
+      current_->open.emplace(job->sequence, true);
+    }
+    waiting_.pop_front();
+    if (job->timer != nullptr) std::exchange(job->timer, nullptr)->Cancel();
+    work->launch.push_back(job);
+  }
+}
+
+void WriteSessions::Do(Work work) {
+  if (work.open_for != nullptr) OpenSession(work.open_for);
+  for (const auto& job : work.launch) Launch(job);
+  for (const uint64_t id : work.close) CloseSession(id, [](Call::Verdict) {});
+}
+
+// ---------------------------------------------------------------- opening and closing
+
+void WriteSessions::OpenSession(const std::shared_ptr<Job>& job) {
+  CallSpec spec;
+  spec.what = job->request.what;  // an error is told to the writes that wait
+  spec.method = "/holdfast.v1.Sessions/Open";
+  spec.write = true;
+  spec.harmless = true;
+  spec.rungs = {{}};
+  spec.deadline = TimeTo(job->deadline);
+  spec.encode = [](const Rung&) { return ToBytes(""); };
+  const auto response = std::make_shared<v1::SessionOpenResponse>();
+  spec.decode = [response](grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
+    using Traits = grpc::SerializationTraits<v1::SessionOpenResponse>;
+    if (!Traits::Deserialize(&bytes, response.get()).ok()) return false;
+    *header = response->header();
+    return response->session() != 0 && response->window() != 0;
+  };
+  dispatcher_->Start(std::move(spec), [this, job, response](Call::Verdict verdict) {
+    OnOpened(job, response->session(), response->window(), verdict.status());
+  });
+}
+
+void WriteSessions::OnOpened(const std::shared_ptr<Job>& job, uint64_t id, uint64_t window,
+                             const absl::Status& status) {
+  Work work;
+  Jobs failed;
+  {
+    absl::MutexLock lock(&mutex_);
+    opening_for_ = nullptr;
+    if (status.ok()) {
+      current_ = std::make_shared<Session>();
+      current_->id = id;
+      current_->window = window;
+    } else if (absl::IsUnimplemented(status)) {
+      enabled_ = false;  // etcd: for good
+    } else {
+      // If only this one's time was too short, the others go on trying in theirs.
+      const bool late = TimeTo(job->deadline) <= absl::ZeroDuration() && !closing_;
+      for (auto it = waiting_.begin(); it != waiting_.end();) {
+        if (late && *it != job && TimeTo((*it)->deadline) > absl::ZeroDuration()) {
+          ++it;
+          continue;
+        }
+        failed.push_back(*it);
+        it = waiting_.erase(it);
+      }
+      for (const auto& one : failed) {
+        if (one->timer != nullptr) std::exchange(one->timer, nullptr)->Cancel();
+      }
+    }
+    Pump(&work);
+  }
+  FailWaiting(failed, status);
+  Do(std::move(work));
+}
+
+void WriteSessions::CloseSession(uint64_t id, Call::Done done) {
+  CallSpec spec;
+  spec.what = "Close of a session";
+  spec.method = "/holdfast.v1.Sessions/Close";
+  spec.write = true;
+  spec.harmless = true;
+  spec.rungs = {{}};
+  spec.deadline = kCloseWait;
+  v1::SessionCloseRequest request;
+  request.set_session(id);
+  spec.encode = [body = request.SerializeAsString()](const Rung&) { return ToBytes(body); };
+  spec.decode = [](grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
+    v1::SessionCloseResponse response;
+    using Traits = grpc::SerializationTraits<v1::SessionCloseResponse>;
+    if (!Traits::Deserialize(&bytes, &response).ok()) return false;
+    *header = response.header();
+    return true;
+  };
+  dispatcher_->Start(std::move(spec), std::move(done));
+}
+
+void WriteSessions::Close() {
+  uint64_t id = 0;
+  {
+    absl::MutexLock lock(&mutex_);
+    closing_ = true;
+    if (current_ == nullptr || dispatcher_->router().QuorumGivenUp()) return;
+    // Writes under way would be refused for it, and end as unknown in any case.
+    for (const auto& [sequence, under_way] : current_->open) {
+      if (under_way) return;
+    }
+    id = current_->id;
+    current_ = nullptr;
+  }
+  absl::Notification closed;
+  CloseSession(id, [&closed](Call::Verdict) { closed.Notify(); });
+  closed.WaitForNotification();
+}
+
+// ---------------------------------------------------------------- a write's way
+
+std::string WriteSessions::StampOf(const Session& session, uint64_t sequence, uint64_t digest) {
+  absl::MutexLock lock(&mutex_);
+  // The write itself is in `open` until it is settled, so this is never above its own sequence.
+  const uint64_t lowest =
+      session.open.empty() ? sequence : std::min(sequence, session.open.begin()->first);
+  return fmt::format("{:x}-{}-{}-{:x}", session.id, sequence, lowest, digest);
+}
+
+void WriteSessions::Launch(const std::shared_ptr<Job>& job) {
+  CallSpec spec;
+  spec.what = job->request.what;
+  spec.method = job->request.method;
+  spec.write = true;
+  spec.rungs = {{}};
+  spec.deadline = TimeTo(job->deadline);
+  spec.encode = [job](const Rung&) { return ToBytes(job->request.body); };
+  spec.decode = job->request.decode;
+  const auto fate = std::make_shared<WriteFate>();
+  if (job->session != nullptr) {
+    spec.fate = fate;
+    spec.stamp = [this, session = job->session, sequence = job->sequence, digest = job->digest] {
+      return StampOf(*session, sequence, digest);
+    };
+  }
+  dispatcher_->Start(std::move(spec), [this, job, fate](Call::Verdict verdict) {
+    OnDone(job, *fate, std::move(verdict));
+  });
+}
+
+void WriteSessions::OnDone(const std::shared_ptr<Job>& job, const WriteFate& fate,
+                           Call::Verdict verdict) {
+  if (job->session == nullptr) return std::move(job->done)(std::move(verdict));
+  Work work;
+  bool again = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    const std::shared_ptr<Session> session = job->session;
+    const bool lost = fate.refusal == SessionWord::kExpired ||
+                      fate.refusal == SessionWord::kForked ||
+                      fate.refusal == SessionWord::kAcknowledged;
+    if (lost) Abandon(session);
+    if (!verdict.ok() && MaybeCommitted(verdict.status()) && !session->dead) {
+      absl::Status status = verdict.status();
+      SetWriteTicket(status, Keep(*job, &work));
+      verdict = std::move(status);
+    } else {
+      Settle(session, job->sequence, &work);
+    }
+    // It was sent once, and that one did nothing: another session cannot make it happen twice.
+    again = fate.refusal == SessionWord::kExpired && !fate.in_doubt && !closing_ &&
+            job->stamps < kStampsMax && TimeTo(job->deadline) > absl::ZeroDuration();
+    if (again) {
+      job->session = nullptr;
+      waiting_.push_front(job);
+    }
+    Pump(&work);
+    if (again && job->session == nullptr) {
+      job->timer =
+          dispatcher_->loop().After(TimeTo(job->deadline), [this, job] { OnWaitOver(job); });
+    }
+  }
+  Do(std::move(work));
+  if (!again) std::move(job->done)(std::move(verdict));
+}
+
+void WriteSessions::OnWaitOver(const std::shared_ptr<Job>& job) {
+  bool opening = false;
+  {
+    absl::MutexLock lock(&mutex_);
+    // The opening of a session in this one's time ends just now, and its answer tells more.
+    if (job == opening_for_) return;
+    const auto it = std::find(waiting_.begin(), waiting_.end(), job);
+    if (it == waiting_.end()) return;  // it went on, or was answered
+    opening = opening_for_ != nullptr;
+    waiting_.erase(it);
+    job->timer = nullptr;
+  }
+  const std::string why =
+      opening ? "no session could be opened"
+              : "earlier writes of this client were not answered, and no more may be under way";
+  std::move(job->done)(absl::DeadlineExceededError(base::ToAbsl(fmt::format(
+      "{}: the deadline of {} passed before anything was sent: {}. It had no effect. Give it more "
+      "time, or write less at once.",
+      job->request.what, absl::FormatDuration(job->request.deadline), why))));
+}
+
+void WriteSessions::FailWaiting(const Jobs& jobs, const absl::Status& status) {
+  for (const auto& job : jobs) {
+    if (dispatcher_->loop().OnLoopThread()) {
+      std::move(job->done)(status);
+      continue;
+    }
+    // Callbacks run on the client's thread only.
+    CallSpec spec;
+    spec.rungs = {{}};
+    spec.invalid = status;
+    dispatcher_->Start(std::move(spec), std::move(job->done));
+  }
+}
+
+// ---------------------------------------------------------------- what is settled, and what is not
+
+void WriteSessions::Settle(const std::shared_ptr<Session>& session, uint64_t sequence, Work* work) {
+  session->open.erase(sequence);
+  if (session->open.empty() && session != current_ && !session->dead && !closing_) {
+    session->dead = true;
+    work->close.push_back(session->id);
+  }
+}
+
+void WriteSessions::Abandon(const std::shared_ptr<Session>& session) {
+  session->dead = true;
+  if (current_ == session) current_ = nullptr;
+}
+
+uint64_t WriteSessions::Keep(const Job& job, Work* work) {
+  job.session->open[job.sequence] = false;
+  unresolved_bytes_ += job.request.body.size();
+  const uint64_t ticket = ++last_ticket_;
+  unresolved_.emplace(ticket, Unresolved{.what = job.request.what,
+                                         .method = job.request.method,
+                                         .body = job.request.body,
+                                         .digest = job.digest,
+                                         .session = job.session,
+                                         .sequence = job.sequence});
+  for (auto it = unresolved_.begin();
+       it != unresolved_.end() &&
+       (unresolved_.size() > kUnresolvedMax || unresolved_bytes_ > kUnresolvedBytesMax);) {
+    if (it->second.asked) {
+      ++it;
+      continue;
+    }
+    unresolved_bytes_ -= it->second.body.size();
+    Settle(it->second.session, it->second.sequence, work);
+    it = unresolved_.erase(it);
+  }
+  return ticket;
+}
+
+bool WriteSessions::Resolve(uint64_t ticket, absl::Duration deadline, DecodeAny decode,
+                            Call::Done& done) {
+  CallSpec spec;
+  const auto fate = std::make_shared<WriteFate>();
+  fate->in_doubt = true;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto it = unresolved_.find(ticket);
+    if (it == unresolved_.end() || it->second.asked) return false;
+    Unresolved& write = it->second;
+    write.asked = true;
+    write.session->open[write.sequence] = true;
+    spec.what = write.what;
+    spec.method = write.method;
+    spec.encode = [body = ToBytes(write.body)](const Rung&) { return body; };
+    spec.decode = [decode = std::move(decode), method = write.method](
+                      grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
+      return decode(method, bytes, header);
+    };
+    spec.stamp = [this, session = write.session, sequence = write.sequence, digest = write.digest] {
+      return StampOf(*session, sequence, digest);
+    };
+  }
+  spec.write = true;
+  spec.fate = fate;
+  spec.rungs = {{}};
+  spec.deadline = deadline;
+  dispatcher_->Start(std::move(spec),
+                     [this, ticket, fate, done = std::move(done)](Call::Verdict verdict) mutable {
+                       OnResolved(ticket, *fate, &verdict);
+                       std::move(done)(std::move(verdict));
+                     });
+  return true;
+}
+
+void WriteSessions::OnResolved(uint64_t ticket, const WriteFate& fate, Call::Verdict* verdict) {
+  Work work;
+  {
+    absl::MutexLock lock(&mutex_);
+    const auto it = unresolved_.find(ticket);
+    CHECK(it != unresolved_.end());
+    Unresolved& write = it->second;
+    write.asked = false;
+    if (fate.refusal != SessionWord::kNone && fate.refusal != SessionWord::kAnswerTooLarge) {
+      Abandon(write.session);
+    }
+    if (!verdict->ok() && MaybeCommitted(verdict->status()) && !write.session->dead) {
+      write.session->open[write.sequence] = false;
+      absl::Status status = verdict->status();
+      SetWriteTicket(status, ticket);
+      *verdict = std::move(status);
+    } else {
+      unresolved_bytes_ -= write.body.size();
+      Settle(write.session, write.sequence, &work);
+      unresolved_.erase(it);
+    }
+    Pump(&work);
+  }
+  Do(std::move(work));
+}
+
+}  // namespace holdfast::internal
