@@ -154,10 +154,10 @@ absl::StatusOr<BenchReport> RunCommand(const Options& options) {
       return CompactionBench(options, cancelled);
     case Command::kLease:
       return LeaseBench(options, cancelled);
-    case Command::kDrill:
-      return RunDrills(options, cancelled);
     case Command::kMirror:
       return MirrorBench(options, cancelled);
+    case Command::kDrill:
+      return RunDrills(options, cancelled);
     default:
       return Passed(Compare(options, cancelled));
   }

@@ -43,8 +43,8 @@ const char* const kAbout =
     "  holdfast-bench scale --keys 100000,1000000 --local 3 --local-etcd 3\n"
     "  holdfast-bench compaction --revisions 1000000 --local 3 --local-etcd 3\n"
     "  holdfast-bench lease --leases 1000000 --local 3 --local-etcd 3\n"
-    "  holdfast-bench drill june-12 --out figures\n"
     "  holdfast-bench mirror --mirrors 200 --large 1000000 --local 3\n"
+    "  holdfast-bench drill june-12 --out figures\n"
     "\n"
     "A run without --rate is a closed loop: every client sends its next request when the one\n"
     "before has been answered. With --rate it is an open loop, and latency counts from the moment\n"
@@ -306,6 +306,20 @@ void AddLease(CLI::App& app, Options& o) {
   command->add_option("--revoke", o.lease.revoke, "leases that are revoked")->capture_default_str();
 }
 
+void AddMirror(CLI::App& app, Options& o) {
+  CLI::App* command =
+      AddSuite(app, o, "mirror", "How soon copies in client processes show puts, and their cost");
+  command->add_option("--keys", o.mirror.keys, "of each mirror")->capture_default_str();
+  command->add_option("--mirrors", o.mirror.mirrors, "at a time, each a client of its own")
+      ->capture_default_str();
+  command->add_option("--idle-rate", o.mirror.idle_rate, "puts a second while nothing else happens")
+      ->capture_default_str();
+  command->add_option("--large", o.mirror.large_keys, "keys of one large mirror; 0: none")
+      ->capture_default_str();
+  AddBytes(command, "--disk-bytes", &o.mirror.disk_bytes,
+           "of a mirror that starts from disk, 0: none (default 10M)");
+}
+
 void AddDrills(CLI::App& app, Options& o) {
   CLI::App* command = app.add_subcommand(
       "drill", "What a service with the client library goes through when the store fails");
@@ -326,20 +340,6 @@ void AddDrills(CLI::App& app, Options& o) {
                   "form of the report (default text)");
   command->add_flag("--verbose", o.verbose, "tell on stderr what happens");
   AddClusterFlags(command, o);
-}
-
-void AddMirror(CLI::App& app, Options& o) {
-  CLI::App* command =
-      AddSuite(app, o, "mirror", "How soon copies in client processes show puts, and their cost");
-  command->add_option("--keys", o.mirror.keys, "of each mirror")->capture_default_str();
-  command->add_option("--mirrors", o.mirror.mirrors, "at a time, each a client of its own")
-      ->capture_default_str();
-  command->add_option("--idle-rate", o.mirror.idle_rate, "puts a second while nothing else happens")
-      ->capture_default_str();
-  command->add_option("--large", o.mirror.large_keys, "keys of one large mirror; 0: none")
-      ->capture_default_str();
-  AddBytes(command, "--disk-bytes", &o.mirror.disk_bytes,
-           "of a mirror that starts from disk, 0: none (default 10M)");
 }
 
 bool IsSuite(Command command) {
@@ -667,8 +667,8 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
   AddScale(app, o);
   AddCompaction(app, o);
   AddLease(app, o);
-  AddDrills(app, o);
   AddMirror(app, o);
+  AddDrills(app, o);
 
   // CLI11 would only say that a subcommand is missing.
   const std::vector<CLI::App*> commands = app.get_subcommands([](CLI::App*) { return true; });
@@ -692,8 +692,8 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
       {"failover", Command::kFailover}, {"catchup", Command::kCatchup},
       {"members", Command::kMembers},   {"watch", Command::kWatch},
       {"scale", Command::kScale},       {"compaction", Command::kCompaction},
-      {"lease", Command::kLease},       {"drill", Command::kDrill},
-      {"mirror", Command::kMirror}};
+      {"lease", Command::kLease},       {"mirror", Command::kMirror},
+      {"drill", Command::kDrill}};
   o.command = by_name.at(app.get_subcommands()[0]->get_name());
   o.command_line = "holdfast-bench " + absl::StrJoin(args, " ");
   FillDefaults(o);

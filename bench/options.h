@@ -39,8 +39,8 @@ enum class Command {
   kScale,
   kCompaction,
   kLease,
-  kDrill,
-  kMirror
+  kMirror,
+  kDrill
 };
 
 // What happens to the leader in a round of failover.
@@ -93,6 +93,14 @@ struct LeaseOptions {
   uint64_t revoke = 10'000;
 };
 
+struct MirrorOptions {
+  uint64_t keys = 10'000;  // of the mirrors whose propagation is measured
+  uint32_t mirrors = 200;
+  double idle_rate = 20;
+  uint64_t large_keys = 1'000'000;           // 0: no large mirror
+  uint64_t disk_bytes = uint64_t{10} << 20;  // 0: no start from disk
+};
+
 inline constexpr uint32_t kMaxSimulatedClients = 20'000;
 
 // The drills of the client library: drill.
@@ -102,14 +110,6 @@ struct DrillOptions {
   absl::Duration length;           // of the outage as it is played; 0: the drill's own
   uint32_t simulated_clients = 0;  // of herd; 0: the drill's own number
   bool beside_etcd = true;         // june-12 and november-18: the plain etcd client as well
-};
-
-struct MirrorOptions {
-  uint64_t keys = 10'000;  // of the mirrors whose propagation is measured
-  uint32_t mirrors = 200;
-  double idle_rate = 20;
-  uint64_t large_keys = 1'000'000;           // 0: no large mirror
-  uint64_t disk_bytes = uint64_t{10} << 20;  // 0: no start from disk
 };
 
 struct Options {
@@ -164,8 +164,8 @@ struct Options {
   ScaleOptions scale;
   CompactionOptions compaction;
   LeaseOptions lease;
-  DrillOptions drill;
   MirrorOptions mirror;
+  DrillOptions drill;
 
   std::string command_line;  // as it was given
 

@@ -19,10 +19,10 @@ using etcdserverpb::WatchResponse;
 
 constexpr int kBackoffDoublingsMax = 20;
 constexpr absl::Duration kReportSoon = absl::Seconds(1);
-// A set that is larger than its policy allows is not fetched again at once.
 // What was just loaded has no age before the first bookmark, some milliseconds later. (An etcd
 // never sends one.)
 constexpr absl::Duration kFirstBookmarkWait = absl::Milliseconds(500);
+// A set that is larger than its policy allows is not fetched again at once.
 constexpr absl::Duration kTooLargeRetry = absl::Seconds(60);
 
 int RankOf(const std::string& klass) { return klass == "auth" ? 0 : klass == "config" ? 1 : 2; }
