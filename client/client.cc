@@ -115,6 +115,7 @@ class Client::Impl {
             .endpoints = dispatcher_.endpoints(),
             .prefixes = options.prefixes,
             .disk_dir = options.disk_dir.empty() ? internal::DefaultCacheDir() : options.disk_dir,
+            .handle_termination = options.handle_termination,
             .name = options.name.empty() ? internal::ProgramName() : options.name,
             .observer = options.observer,
             .clock = dispatcher_.clock(),

@@ -32,7 +32,7 @@ Connections::Connections(std::vector<Endpoint> endpoints, std::shared_ptr<const 
       redial_(endpoints_.size()),
       slots_(endpoints_.size()) {
   for (size_t i = 0; i < slots_.size(); ++i) {
-    slots_[i].channel = MakeChannel(endpoints_[i], Dialing::kByItself);
+    slots_[i].channel = MakeChannel(endpoints_[i], Dialing::kLessAndLess);
   }
 }
 
@@ -66,7 +66,7 @@ void Connections::OnTry(size_t endpoint, bool reached) {
   Slot& slot = slots_[endpoint];
   if (!redial_.OnUnreachable(endpoint, Now()) || !slot.patient) return;
   // A new outage of what the last one had made patient: it may be short.
-  slot = {.channel = MakeChannel(endpoints_[endpoint], Dialing::kByItself)};
+  slot = {.channel = MakeChannel(endpoints_[endpoint], Dialing::kLessAndLess)};
 }
 
 std::optional<absl::Duration> Connections::OutFor(size_t endpoint) const {

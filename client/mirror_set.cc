@@ -8,6 +8,7 @@
 #include "absl/synchronization/notification.h"
 #include "base/strings.h"
 #include "client/claim.h"
+#include "client/termination.h"
 #include "holdfast/types.h"
 
 namespace holdfast::internal {
@@ -84,6 +85,7 @@ absl::Status MirrorSet::Open() {
     }
   }
   if (any_disk) disk_->Start();
+  if (any_disk && options_.handle_termination) HandleTermination();
   scheduler_->Post([self = shared_from_this()] {
     self->free_attempts_ = static_cast<int>(self->options_.endpoints.size());
     self->next_report_ = self->scheduler_->Now() + self->Jittered(absl::Seconds(5));

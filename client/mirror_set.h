@@ -54,6 +54,7 @@ class MirrorSet : public UplinkSink, public std::enable_shared_from_this<MirrorS
     std::vector<Endpoint> endpoints;  // shuffled
     std::vector<PrefixOptions> prefixes;
     std::string disk_dir;  // where a prefix's policy names none; empty: no disk
+    bool handle_termination = false;
     std::string name;
     std::shared_ptr<Observer> observer;
     std::shared_ptr<const base::Clock> clock;

@@ -22,9 +22,11 @@ constexpr char kRetryAfterKey[] = "holdfast-retry-after-ms";
 // up after this and the call moves on.
 constexpr int kConnectTimeoutMs = 1000;
 constexpr int kReconnectFirstMs = 50;
-// gRPC connects by itself for ever once a call has asked for it: this bounds what that comes to
-// when nobody calls any more. While there are calls, connections.h dials.
-constexpr int kReconnectMaxMs = 120'000;
+constexpr int kReconnectMaxMs = 3000;
+// gRPC connects by itself for ever once a call has asked for it, whether or not anybody calls any
+// more. Who keeps a connection through long outages wants it rarer, and dials himself when there
+// are calls (connections.h).
+constexpr int kReconnectSeldomMs = 120'000;
 // etcd's servers take offence at pings more often than every 5 s.
 constexpr int kKeepaliveTimeMs = 10'000;
 constexpr int kKeepaliveTimeoutMs = 3000;
@@ -53,8 +55,9 @@ std::shared_ptr<grpc::Channel> MakeChannel(const Endpoint& endpoint, Dialing dia
   // gRPC uses the "min reconnect backoff" as its connect timeout.
   args.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, kConnectTimeoutMs);
   args.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS,
-              dialing == Dialing::kOnce ? kReconnectMaxMs : kReconnectFirstMs);
-  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, kReconnectMaxMs);
+              dialing == Dialing::kOnce ? kReconnectSeldomMs : kReconnectFirstMs);
+  args.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS,
+              dialing == Dialing::kByItself ? kReconnectMaxMs : kReconnectSeldomMs);
   args.SetInt(GRPC_ARG_DNS_MIN_TIME_BETWEEN_RESOLUTIONS_MS, kResolveAgainMs);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIME_MS, kKeepaliveTimeMs);
   args.SetInt(GRPC_ARG_KEEPALIVE_TIMEOUT_MS, kKeepaliveTimeoutMs);

@@ -24,8 +24,9 @@ namespace holdfast::internal {
 
 // What a connection does that could not be made.
 enum class Dialing {
-  kByItself,  // tries again by itself: soon at first, more and more seldom then
-  kOnce,      // rests; whoever wants another attempt makes another channel
+  kByItself,     // tries again by itself: soon at first, every three seconds then
+  kLessAndLess,  // the same, but more and more seldom, up to two minutes
+  kOnce,         // rests; whoever wants another attempt makes another channel
 };
 // A connection to one endpoint, made on first use.
 std::shared_ptr<grpc::Channel> MakeChannel(const Endpoint& endpoint,

@@ -24,6 +24,7 @@
 #include "base/record_digest.h"
 #include "client/disk_file.h"
 #include "client/last_good.h"
+#include "client/termination.h"
 
 namespace holdfast::internal {
 
@@ -60,8 +61,10 @@ class TrialFile {
   bool OfThisProcess() const { return getpid() == owner_; }
 
  private:
-  TrialFile(std::string path, Fd fd) : path_(std::move(path)), fd_(std::move(fd)) {}
+  TrialFile(std::string path, Fd fd)
+      : path_(std::move(path)), removed_(path_), fd_(std::move(fd)) {}
   const std::string path_;
+  const RemovedAtTermination removed_;
   const pid_t owner_ = getpid();
   Fd fd_;
   uint64_t sequence_ = 0;

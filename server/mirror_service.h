@@ -55,7 +55,7 @@ class MirrorService {
     // A read met rot: the process must stop. Null (tests only): the error is the answer.
     std::function<void(const absl::Status&)> on_fatal = nullptr;
   };
-  static constexpr size_t kPrefixBytesMax = size_t{64} << 10;
+  static constexpr size_t kPrefixBytesMax = size_t{8} << 10;
 
   struct Counters {
     Counter resumed;

@@ -8,6 +8,8 @@
 
 #include "base/strings.h"
 #include "client/ctl/backup_directory.h"
+#include "client/ctl/cache_command.h"
+#include "client/ctl/clients_command.h"
 #include "client/ctl/commands.h"
 #include "client/ctl/member_commands.h"
 #include "client/ctl/migrate.h"
@@ -47,6 +49,7 @@ struct CommandLine {
   std::string every;
   MigrateArgs migrate;
   WatchArgs watch;
+  CacheArgs cache;
 };
 
 Io Console() { return {std::cin, std::cout, std::cerr}; }
@@ -262,6 +265,35 @@ void AddBackupCommands(CLI::App& app, CommandLine& line) {
   }
 }
 
+void AddCacheCommands(CLI::App& app, CommandLine& line) {
+  CLI::App* cache = app.add_subcommand(
+      "cache", "Services' copies on this machine's disk, and overrides; no server is asked");
+  cache->require_subcommand(1);
+  cache->footer(kFooter);
+  CacheArgs& args = line.cache;
+  const auto add = [&](const std::string& name, const std::string& help) {
+    CLI::App* command = cache->add_subcommand(name, help);
+    command->add_option("DIR", args.dir, "The services' disk directory")->required();
+    command->add_option("--prefix", args.prefix, "Of this mirrored prefix, exactly");
+    command->footer(kFooter);
+    return command;
+  };
+  add("show", "Show each copy: state, revision, size, age, and what that rests on");
+  add("verify", "Read every byte; exit code 5 if something is damaged, 1 if nothing is there");
+  add("export", "Print the records a service would begin with, a line of JSON each");
+  CLI::App* override_command =
+      add("override", "Serve other values than the store's, at once, whatever is down");
+  override_command
+      ->add_option("--put", args.put, "Serve this value; later ones add to earlier ones")
+      ->type_name("KEY=VALUE")
+      ->allow_extra_args(false);
+  override_command->add_option("--delete", args.del, "Serve as if this key were not there")
+      ->type_name("KEY")
+      ->allow_extra_args(false);
+  override_command->add_flag("--clear", args.clear, "Serve what the store has again");
+  override_command->add_option("--note", args.note, "Why; shown to whoever looks");
+}
+
 void AddMigrate(CLI::App& app, CommandLine& line) {
   CLI::App* migrate = app.add_subcommand(
       "migrate", "Copy a live etcd (3.4 or later) or Holdfast into this store, and follow it");
@@ -305,6 +337,20 @@ ExitCode RunBackup(const CLI::App& backup, const CommandLine& line) {
   return Backup(line.common, line.backup, Console());
 }
 
+ExitCode RunCache(const CLI::App& cache, const CommandLine& line) {
+  if (cache.got_subcommand("override")) {
+    return CacheOverride(line.common, line.cache, Console());
+  }
+  const auto machine = internal::Surroundings::OfThisMachine();
+  if (cache.got_subcommand("verify")) {
+    return CacheVerify(line.common, line.cache, machine, Console());
+  }
+  if (cache.got_subcommand("export")) {
+    return CacheExport(line.common, line.cache, machine, Console());
+  }
+  return CacheShow(line.common, line.cache, machine, Console());
+}
+
 ExitCode RunMember(const CLI::App& member, const CommandLine& line) {
   const Common& common = line.common;
   const std::string& id = line.member_id;
@@ -330,12 +376,14 @@ ExitCode RunChosen(const CLI::App& app, CommandLine& line) {
   if (app.got_subcommand("del")) return Delete(line.common, line.key, line.prefix, Console());
   if (app.got_subcommand("txn")) return RunTxn(line.common, Console());
   if (app.got_subcommand("watch")) return Watch(line.common, line.watch, Console());
+  if (app.got_subcommand("clients")) return Clients(line.common, Console());
   if (app.got_subcommand("status")) return Status(line.common, Console());
   if (app.got_subcommand("move-leader")) {
     return MoveLeaderTo(line.common, line.member_id, Console());
   }
   if (app.got_subcommand("snapshot")) return RunSnapshot(*app.get_subcommand("snapshot"), line);
   if (app.got_subcommand("backup")) return RunBackup(*app.get_subcommand("backup"), line);
+  if (app.got_subcommand("cache")) return RunCache(*app.get_subcommand("cache"), line);
   if (app.got_subcommand("migrate")) return Migrate(line.common, line.migrate, Console());
   return RunMember(*app.get_subcommand("member"), line);
 }
@@ -353,9 +401,14 @@ int Main(int argc, char** argv) {
   AddWatch(app, line);
   app.add_subcommand("status", "Show what each endpoint says about itself, and the age of its data")
       ->footer(kFooter);
+  app.add_subcommand("clients",
+                     "Show what the services that mirror prefixes say of themselves: id, name, "
+                     "peer, prefix, link, source, revision, what they refuse and why, heard ago")
+      ->footer(kFooter);
   AddMemberCommands(app, line);
   AddSnapshotCommands(app, line);
   AddBackupCommands(app, line);
+  AddCacheCommands(app, line);
   AddMigrate(app, line);
   try {
     app.parse(argc, argv);

@@ -61,23 +61,6 @@ std::string AgeText(const Freshness& fresh) {
   return fmt::format("{:.3f}s", absl::ToDoubleSeconds(age));
 }
 
-// Columns as wide as their widest cell, two spaces between.
-std::string Table(const std::vector<std::vector<std::string>>& rows) {
-  std::vector<size_t> widths;
-  for (const auto& row : rows) {
-    widths.resize(std::max(widths.size(), row.size()));
-    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
-  }
-  std::string out;
-  for (const auto& row : rows) {
-    std::string line;
-    for (size_t i = 0; i < row.size(); ++i) line += fmt::format("{:<{}}  ", row[i], widths[i]);
-    line.erase(line.find_last_not_of(' ') + 1);
-    out += line + "\n";
-  }
-  return out;
-}
-
 std::string RoleOf(const etcdserverpb::StatusResponse& status) {
   if (status.islearner()) return "learner";
   if (status.leader() == 0) return "no leader";
@@ -113,6 +96,24 @@ std::string FreshnessText(const Freshness& fresh) {
   return fmt::format("rev={} age={} proof={} source={}", fresh.revision(), AgeText(fresh),
                      ToString(fresh.proof()), ToString(fresh.source()));
 }
+
+std::string ColumnsText(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string out;
+  for (const auto& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) line += fmt::format("{:<{}}  ", row[i], widths[i]);
+    line.erase(line.find_last_not_of(' ') + 1);
+    out += line + "\n";
+  }
+  return out;
+}
+
+std::string EntryJson(const Entry& entry) { return Line(ToJson(entry, false)); }
 
 std::string EntriesText(const RangeResult& range, const GetStyle& style) {
   if (style.count_only) return fmt::format("{}\n", range.count);
@@ -201,7 +202,7 @@ std::string StatusText(const std::vector<EndpointStatus>& all) {
                     fmt::format("{}", s.header().revision()), fmt::format("{}", s.dbsize()),
                     one.fresh.has_value() ? AgeText(*one.fresh) : "no answer", Joined(s.errors())});
   }
-  return Table(rows);
+  return ColumnsText(rows);
 }
 
 std::string StatusJson(const std::vector<EndpointStatus>& all) {

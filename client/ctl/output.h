@@ -33,6 +33,12 @@ std::string MembersText(const MemberList& members, const std::map<uint64_t, std:
 std::string MembersJson(const MemberList& members, const std::map<uint64_t, std::string>& roles);
 std::string MemberAnswerJson(const MemberAnswer& answer);
 
+// One record, as in GetJson's kvs, on a line of its own.
+std::string EntryJson(const Entry& entry);
+
+// Rows of equally many cells, the first the heading: columns as wide as their widest cell.
+std::string ColumnsText(const std::vector<std::vector<std::string>>& rows);
+
 // "rev=5 age=0.003s proof=proven source=leader".
 std::string FreshnessText(const Freshness& fresh);
 

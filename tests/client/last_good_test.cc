@@ -435,8 +435,10 @@ TEST_F(LastGoodTest, ADirectoryThatCanOnlyBeReadIsRead) {
             0);
 }
 
+class KillTest : public LastGoodTest {};
+
 // kill -9, a thousand times, whenever.
-TEST_F(LastGoodTest, KilledAtAnyTimeNothingAcknowledgedIsLost) {
+TEST_F(KillTest, AtAnyTimeNothingAcknowledgedIsLost) {
   struct Shared {
     std::atomic<uint64_t> begun = 0;
     std::atomic<uint64_t> done = 0;
@@ -823,6 +825,27 @@ TEST_F(TrialTest, AGenerationOnTrialIsPassedOverAfterACrash) {
   // A second crash, with nothing on trial, does not go back further.
   Crash([](LastGood&) {});
   EXPECT_EQ(RecordsOf(*Load()), kNew);
+}
+
+// Whenever it ends: either the new generation cannot be found, or it is found to be on trial.
+TEST_F(TrialTest, EndingAtAnyStepOfWritingOnTrialIsACrashOnTrial) {
+  WriteTwo();
+  int code = 1;
+  for (int last = 1; code != 0; ++last) {
+    ASSERT_LT(last, 100);
+    code = InChild([&] {
+      LastGood::Options dying = options();
+      int step = 0;
+      dying.before_step = [&](std::string_view) {
+        if (++step == last) _exit(1);
+        return 0;
+      };
+      auto last_good = CacheTest::Open(dying);
+      return Write(*last_good, kOld, InfoAt(30), true).ok() ? 0 : 2;
+    });
+    ASSERT_NE(code, 2);
+    EXPECT_EQ(Load()->info.revision, code == 0 ? 30U : 20U) << "step " << last;
+  }
 }
 
 TEST_F(TrialTest, TwoCrashesGoBackTwiceOnlyIfTheSecondWasUnprovenToo) {

@@ -1,6 +1,7 @@
 // What a crash leaves behind: a process that dies while it has just begun to serve new data, and
 // what the next one does. The processes are this program itself, started anew.
 #include <gtest/gtest.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <unistd.h>
 
@@ -48,11 +49,13 @@ int Service(int argc, char** argv) {
   }
   std::cout << value() << std::endl;
   if (end == "crash") abort();
+  if (end == "terminated") raise(SIGTERM);
   if (end == "refused") {
     while (mirror.status().refused_revision == 0 && absl::Now() < deadline) {
       std::this_thread::yield();
     }
-    std::cout << (mirror.status().fresh.superseded() ? "superseded " : "current ") << value() << std::endl;
+    std::cout << (mirror.status().fresh.superseded() ? "superseded " : "current ") << value()
+              << std::endl;
     if (mirror.status().refused_revision == 0) return 1;
   }
   if (end == "accept") {
@@ -111,6 +114,16 @@ TEST_F(ProbationTest, AnOrderlyEndIsNoCrash) {
   EXPECT_EQ(Run("0s", "good", "clean"), Lines{"good"});
   store_.Put("/c/k", "new");
   EXPECT_EQ(Run("1h", "new", "clean"), Lines{"new"});
+  EXPECT_EQ(Run("1h", "new", "clean"), Lines{"new"});
+}
+
+// A rollout: the process is told to end, and has no handler of its own for that.
+TEST_F(ProbationTest, BeingToldToEndIsNoCrash) {
+  store_.Put("/c/k", "good");
+  EXPECT_EQ(Run("0s", "good", "clean"), Lines{"good"});
+  store_.Put("/c/k", "new");
+  EXPECT_EQ(Run("1h", "new", "terminated"), Lines{"new"});
+  EXPECT_EQ(Run("1h", "new", "terminated"), Lines{"new"});
   EXPECT_EQ(Run("1h", "new", "clean"), Lines{"new"});
 }
 
