@@ -114,9 +114,9 @@ class Run {
     store_ = *std::move(store);
     run_.timeline().Begin("damaged files", true);
     if (absl::Status status = StartWriter("sound"); !status.ok()) return status;
-    const absl::Status written =
-        run_.Await("some generations are on disk", kSoon,
-                   [&] { return writer_->report().written >= kKeptBefore; });
+    const absl::Status written = run_.Await("some generations are on disk", kSoon, [&] {
+      return writer_->report().written >= kKeptBefore;
+    });
     if (!written.ok()) return written;
     writer_->Kill();
     const auto newest = NewestGeneration(store_->Directory("sound"));
@@ -212,7 +212,8 @@ class Run {
     Try("noise in every file but the generations", 10, [&](const std::string& dir, const auto&) {
       const std::vector<std::string> keep = GenerationFiles(dir);
       for (const auto& entry : fs::recursive_directory_iterator(dir)) {
-        if (!entry.is_regular_file() || std::ranges::count(keep, entry.path().string()) > 0) continue;
+        if (!entry.is_regular_file() || std::ranges::count(keep, entry.path().string()) > 0)
+          continue;
         std::string noise(rng_.Below(300), '\0');
         for (char& c : noise) c = char(rng_.Below(256));
         Overwrite(entry.path().string(), noise);
@@ -269,9 +270,8 @@ class Run {
     while (kills < kKills && Timeline::Now() < give_up_ns) {
       if (run_.cancelled()) return absl::CancelledError("interrupted");
       if (absl::Status status = StartWriter("killed"); !status.ok()) return status;
-      const absl::Status writes = run_.Await("the writer writes", kSoon, [&] {
-        return writer_->report().written > before;
-      });
+      const absl::Status writes = run_.Await("the writer writes", kSoon,
+                                             [&] { return writer_->report().written > before; });
       if (!writes.ok()) return writes;
       absl::SleepFor(absl::Microseconds(int64_t(rng_.Below(6'000))));
       writer_->Kill();
@@ -288,7 +288,8 @@ class Run {
     }
     run_.timeline().End();
     run_.AddGoal("kill -9 of a writer: copies that were torn or gone", torn == 0,
-                 fmt::format("{} of {} kills{}{}", torn, kills, what.empty() ? "" : ": ", what), "0");
+                 fmt::format("{} of {} kills{}{}", torn, kills, what.empty() ? "" : ": ", what),
+                 "0");
     run_.AddGoal("kill -9 of a writer: generations lost that were said to be on disk", lost == 0,
                  fmt::format("{}", lost), "0");
     run_.AddGoal("kills", kills == kKills || asked > absl::ZeroDuration(), fmt::format("{}", kills),

@@ -117,22 +117,22 @@ class Run {
       options.endpoints.push_back(*std::move(endpoint));
     }
     // Defaults, so that nobody waits for the one before.
-    options.prefixes = {
-        {kConfigPrefix, Policy::FailStatic().MemoryOnly().StartupWait(absl::ZeroDuration()).Defaults(
-                            {{.key = "/config/default"}})},
-        {kAuthPrefix, Policy::FailClosedAfter(absl::Hours(4))
-                          .MemoryOnly()
-                          .StartupWait(absl::ZeroDuration())
-                          .Defaults({{.key = "/auth/default"}})}};
+    options.prefixes = {{kConfigPrefix, Policy::FailStatic()
+                                            .MemoryOnly()
+                                            .StartupWait(absl::ZeroDuration())
+                                            .Defaults({{.key = "/config/default"}})},
+                        {kAuthPrefix, Policy::FailClosedAfter(absl::Hours(4))
+                                          .MemoryOnly()
+                                          .StartupWait(absl::ZeroDuration())
+                                          .Defaults({{.key = "/auth/default"}})}};
     options.name = "herd";
     links_.push_back(std::make_shared<Links>());
     options.observer = links_.back();
     options.clock = internal::RealClockPtr();
     options.seed = run_.options().seed + number;
     options.surroundings = internal::SurroundingsOf(nullptr);
-    sets_.push_back(std::make_shared<internal::MirrorSet>(std::move(options),
-                                                          schedulers_[number % kSchedulers],
-                                                          factories_[number % kSchedulers]));
+    sets_.push_back(std::make_shared<internal::MirrorSet>(
+        std::move(options), schedulers_[number % kSchedulers], factories_[number % kSchedulers]));
     return sets_.back()->Open();
   }
 
@@ -205,9 +205,10 @@ class Run {
     run_.AddGoal("links lost again after that", Lost() == lost_before_,
                  fmt::format("{}", Lost() - lost_before_), "0: no second collapse");
     if (clients_ < 10'000) {
-      run_.Note(fmt::format("{} clients are what this run had: with the members on the same "
-                            "machine, 10,000 send it 20,000 marks a second",
-                            clients_));
+      run_.Note(
+          fmt::format("{} clients are what this run had: with the members on the same "
+                      "machine, 10,000 send it 20,000 marks a second",
+                      clients_));
     }
     Plot plot = run_.timeline().NewPlot(
         fmt::format("Drill 10: {} clients come back", clients_),
@@ -219,7 +220,8 @@ class Run {
     PlotPanel rate;
     rate.title = "Requests that reach the members";
     rate.y_label = "per second";
-    rate.lines.push_back({.name = "", .color = PlotColor::kBlack, .points = rate_->Points(end_ns_)});
+    rate.lines.push_back(
+        {.name = "", .color = PlotColor::kBlack, .points = rate_->Points(end_ns_)});
     rate.limits.push_back({kPeakGoal * normal, "twice the normal rate"});
     plot.panels = {std::move(live), std::move(rate)};
     run_.SetPlot(std::move(plot));

@@ -29,13 +29,11 @@ struct Push {
   bool deletes;
 };
 // Each is followed by a good one. The one that crashes its consumer comes once.
-constexpr Push kPushes[] = {{"twice the size", Poison::kDoubled, false},
-                            {"unparsable", Poison::kUnparsable, false},
-                            {"all deleted", Poison::kNone, true},
-                            {"crashes", Poison::kCrashing, false},
-                            {"twice the size", Poison::kDoubled, false},
-                            {"unparsable", Poison::kUnparsable, false},
-                            {"all deleted", Poison::kNone, true}};
+constexpr Push kPushes[] = {
+    {"twice the size", Poison::kDoubled, false}, {"unparsable", Poison::kUnparsable, false},
+    {"all deleted", Poison::kNone, true},        {"crashes", Poison::kCrashing, false},
+    {"twice the size", Poison::kDoubled, false}, {"unparsable", Poison::kUnparsable, false},
+    {"all deleted", Poison::kNone, true}};
 
 class Replay {
  public:
@@ -46,12 +44,12 @@ class Replay {
     if (run_.options().drill.length > absl::ZeroDuration()) {
       period_ = run_.options().drill.length / int(2 * std::size(kPushes));
     }
-    run_.SetFactor(absl::FDivDuration(kPeriodInLife, period_),
-                   fmt::format("{:.0f} times as fast as life: a push every {} in place of 5 min; "
-                               "the probation of 60 s is {}",
-                               absl::FDivDuration(kPeriodInLife, period_),
-                               absl::FormatDuration(period_),
-                               absl::FormatDuration(absl::Trunc(Probation(), absl::Milliseconds(1)))));
+    run_.SetFactor(
+        absl::FDivDuration(kPeriodInLife, period_),
+        fmt::format("{:.0f} times as fast as life: a push every {} in place of 5 min; "
+                    "the probation of 60 s is {}",
+                    absl::FDivDuration(kPeriodInLife, period_), absl::FormatDuration(period_),
+                    absl::FormatDuration(absl::Trunc(Probation(), absl::Milliseconds(1)))));
     if (absl::Status status = Start(); !status.ok()) return status;
     for (const Push& push : kPushes) {
       if (absl::Status status = PushBad(push); !status.ok()) return status;
@@ -93,7 +91,8 @@ class Replay {
     }
     if (absl::Status status = WriteGood(); !status.ok()) return status;
     for (int i = 0; i < kServices; ++i) {
-      if (absl::Status status = AddService(own_, ServiceRole::kFeatures, *store_, i); !status.ok()) {
+      if (absl::Status status = AddService(own_, ServiceRole::kFeatures, *store_, i);
+          !status.ok()) {
         return status;
       }
       if (etcd_ == nullptr) continue;
@@ -249,7 +248,8 @@ class Replay {
                              why_.empty() ? "" : "; \"" + why_.substr(0, 60) + "\""),
                  "of every service");
     const double up = MeanOf(Up(own_));
-    run_.AddGoal("time in which a service answered", up > 95, fmt::format("{:.1f} %", up), "> 95 %");
+    run_.AddGoal("time in which a service answered", up > 95, fmt::format("{:.1f} %", up),
+                 "> 95 %");
     DrillTable table;
     table.title = fmt::format("{} services with the client, by push", kServices);
     table.columns = {"push", "served at its end", "bad files used", "restarts", "refusals known"};
@@ -285,7 +285,8 @@ class Replay {
       other.title = "Plain etcd client: services that answer";
       other.y_label = "%";
       other.y_max = 105;
-      other.lines.push_back({.name = "", .color = PlotColor::kRed, .width = 2.2, .points = Up(plain_)});
+      other.lines.push_back(
+          {.name = "", .color = PlotColor::kRed, .width = 2.2, .points = Up(plain_)});
       plot.panels.push_back(std::move(other));
     }
     PlotPanel age;
@@ -295,7 +296,8 @@ class Replay {
     std::vector<const Track*> tracks(own_.tracks.begin(), own_.tracks.end());
     auto points = Track::AgeMax(tracks, end_ns_);
     for (PlotPoint& point : points) point.y *= run_.factor() / 60;
-    age.lines.push_back({.name = "largest", .color = PlotColor::kBlue, .points = std::move(points)});
+    age.lines.push_back(
+        {.name = "largest", .color = PlotColor::kBlue, .points = std::move(points)});
     plot.panels.push_back(std::move(age));
     run_.SetPlot(std::move(plot));
   }
