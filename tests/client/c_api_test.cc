@@ -285,7 +285,10 @@ TEST_F(CApi, AWriteWhoseAnswerIsLostSaysSo) {
 TEST_F(CApi, AMirrorServesThroughAnOutageAndARestart) {
   store_.Put("/c/a", "1");
   Open();
-  EXPECT_EQ(hf_mirror_of(client_, hf_str("/elsewhere")), nullptr);
+  const hf_mirror* const none = hf_mirror_of(client_, hf_str("/elsewhere"));
+  EXPECT_EQ(none, nullptr);
+  hf_read* nothing = nullptr;
+  EXPECT_EQ(hf_mirror_get(none, hf_str("/elsewhere"), &nothing, nullptr), HF_FAILED_PRECONDITION);
   EXPECT_EQ(Str(hf_mirror_prefix(mirror())), "/c/");
   EXPECT_EQ(Get("/c/a"), "1");
   EXPECT_EQ(Get("/c/b"), "(none)");

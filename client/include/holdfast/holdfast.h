@@ -44,7 +44,7 @@
 #include <string.h>
 
 #define HF_VERSION_MAJOR 0
-#define HF_VERSION_MINOR 1
+#define HF_VERSION_MINOR 4
 #define HF_VERSION_PATCH 0
 
 #if defined(__GNUC__)
@@ -125,7 +125,7 @@ HF_API const char* hf_grade_name(hf_grade grade);
 HF_API const char* hf_link_name(hf_link link);
 HF_API const char* hf_code_name(hf_code code);
 
-/* Of the library that runs, "0.1.0"; HF_VERSION_* are those of this header. */
+/* Of the library that runs, "0.4.0"; HF_VERSION_* are those of this header. */
 HF_API const char* hf_version(void);
 
 /* Texts that are handed out as char*. */
@@ -304,7 +304,8 @@ HF_API hf_code hf_resolve(hf_client* client, const hf_error* maybe_committed, ui
 
 typedef struct hf_mirror hf_mirror;
 
-/* The copy of the mirrored prefix that the key lies in; NULL: there is none. */
+/* The copy of the mirrored prefix that the key lies in; NULL: there is none. (With NULL, what
+ * returns a code below returns HF_FAILED_PRECONDITION; the rest must not be called.) */
 HF_API const hf_mirror* hf_mirror_of(const hf_client* client, hf_bytes key_or_prefix);
 HF_API hf_bytes hf_mirror_prefix(const hf_mirror* mirror);
 
