@@ -76,6 +76,8 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   absl::Status WaitFor(const Token& token, absl::Duration timeout) const;
   // Waits until data may be served under the policy, its age included; false: not within `timeout`.
   bool WaitServing(absl::Duration timeout) const;
+  // Waits until what came from the store in this run has an age; nothing to wait for otherwise.
+  void WaitProven(absl::Duration timeout) const;
   bool has_data() const;  // of whatever age
   MirrorStatus status() const;
   Freshness fresh() const;

@@ -63,7 +63,7 @@ absl::Status HalfOpen(DrillRun& run) {
   run.AddGoal("live on another member", moved.ok() && moved_s <= kMovedGoal_s,
               moved_s < 0 ? "never" : SecondsText(moved_s) + " after the silence",
               fmt::format("<= {:.0f} s: given up at 10 s, then a load", kMovedGoal_s));
-  run.Judge();
+  run.Judge(true);
   run.SetPlot(load.PlotOf("Drill 11: half-open connections",
                           "jeopardy after 3 s without a bookmark, another member after 10 s"));
   return absl::OkStatus();
