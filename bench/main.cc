@@ -20,6 +20,7 @@
 #include "bench/failover.h"
 #include "bench/lease.h"
 #include "bench/members.h"
+#include "bench/mirror.h"
 #include "bench/options.h"
 #include "bench/report.h"
 #include "bench/scale.h"
@@ -153,6 +154,8 @@ absl::StatusOr<BenchReport> RunCommand(const Options& options) {
       return CompactionBench(options, cancelled);
     case Command::kLease:
       return LeaseBench(options, cancelled);
+    case Command::kMirror:
+      return MirrorBench(options, cancelled);
     case Command::kDrill:
       return RunDrills(options, cancelled);
     default:

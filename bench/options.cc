@@ -43,6 +43,7 @@ const char* const kAbout =
     "  holdfast-bench scale --keys 100000,1000000 --local 3 --local-etcd 3\n"
     "  holdfast-bench compaction --revisions 1000000 --local 3 --local-etcd 3\n"
     "  holdfast-bench lease --leases 1000000 --local 3 --local-etcd 3\n"
+    "  holdfast-bench mirror --mirrors 200 --large 1000000 --local 3\n"
     "  holdfast-bench drill june-12 --out figures\n"
     "\n"
     "A run without --rate is a closed loop: every client sends its next request when the one\n"
@@ -231,7 +232,7 @@ void AddCatchup(CLI::App& app, Options& o) {
   AddDuration(command, "--duration", &o.duration, "measured before and after (default 10s)");
 }
 
-// watch, scale, compaction and lease: one command line for both sides.
+// watch, scale, compaction, lease and mirror: one command line for both sides.
 CLI::App* AddSuite(CLI::App& app, Options& o, const std::string& name, const std::string& about) {
   CLI::App* command = app.add_subcommand(name, about);
   if (name != "scale") {
@@ -305,6 +306,20 @@ void AddLease(CLI::App& app, Options& o) {
   command->add_option("--revoke", o.lease.revoke, "leases that are revoked")->capture_default_str();
 }
 
+void AddMirror(CLI::App& app, Options& o) {
+  CLI::App* command =
+      AddSuite(app, o, "mirror", "How soon copies in client processes show puts, and their cost");
+  command->add_option("--keys", o.mirror.keys, "of each mirror")->capture_default_str();
+  command->add_option("--mirrors", o.mirror.mirrors, "at a time, each a client of its own")
+      ->capture_default_str();
+  command->add_option("--idle-rate", o.mirror.idle_rate, "puts a second while nothing else happens")
+      ->capture_default_str();
+  command->add_option("--large", o.mirror.large_keys, "keys of one large mirror; 0: none")
+      ->capture_default_str();
+  AddBytes(command, "--disk-bytes", &o.mirror.disk_bytes,
+           "of a mirror that starts from disk, 0: none (default 10M)");
+}
+
 void AddDrills(CLI::App& app, Options& o) {
   CLI::App* command = app.add_subcommand(
       "drill", "What a service with the client library goes through when the store fails");
@@ -329,7 +344,8 @@ void AddDrills(CLI::App& app, Options& o) {
 
 bool IsSuite(Command command) {
   return command == Command::kWatch || command == Command::kScale ||
-         command == Command::kCompaction || command == Command::kLease;
+         command == Command::kCompaction || command == Command::kLease ||
+         command == Command::kMirror;
 }
 
 void FillSuiteDefaults(Options& o) {
@@ -343,6 +359,8 @@ void FillSuiteDefaults(Options& o) {
     o.key_space = std::max<uint64_t>(o.compaction.revisions / 10, o.txn_ops);
   } else if (o.command == Command::kLease) {
     o.key_space = o.lease.leases + o.lease.expire + kDefaultKeySpace;
+  } else if (o.command == Command::kMirror) {
+    o.key_space = o.mirror.keys;
   }
   const bool open_loop = o.command != Command::kScale;
   if (open_loop && !o.closed && o.rate == 0) o.rate = kSuiteRate;
@@ -550,6 +568,27 @@ absl::Status ValidateLease(const Options& o) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateMirror(const Options& o) {
+  const MirrorOptions& m = o.mirror;
+  if (m.keys < 1 || m.keys > kMaxMirrorKeys) {
+    return OutOfRange("--keys", fmt::format("1 to {}", kMaxMirrorKeys));
+  }
+  if (m.large_keys > kMaxMirrorKeys) {
+    return OutOfRange("--large", fmt::format("at most {}", kMaxMirrorKeys));
+  }
+  if (m.mirrors < 1 || m.mirrors > kMaxMirrors) {
+    return OutOfRange("--mirrors", fmt::format("1 to {}", kMaxMirrors));
+  }
+  if (!(m.idle_rate > 0 && m.idle_rate <= kMaxRate)) {
+    return OutOfRange("--idle-rate", fmt::format("above 0, at most {:.0f}", kMaxRate));
+  }
+  if (m.disk_bytes > uint64_t{1} << 30) return OutOfRange("--disk-bytes", "at most 1G");
+  if (o.value_size < kStampBytes) {
+    return OutOfRange("--value-size", fmt::format("at least {} here", kStampBytes));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status ValidateSuite(const Options& o) {
   if (!IsSuite(o.command)) return absl::OkStatus();
   // What they wait for is an event, or the span of time that the puts are compared over.
@@ -568,6 +607,8 @@ absl::Status ValidateSuite(const Options& o) {
       return ValidateScale(o);
     case Command::kLease:
       return ValidateLease(o);
+    case Command::kMirror:
+      return ValidateMirror(o);
     default:
       break;
   }
@@ -626,6 +667,7 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
   AddScale(app, o);
   AddCompaction(app, o);
   AddLease(app, o);
+  AddMirror(app, o);
   AddDrills(app, o);
 
   // CLI11 would only say that a subcommand is missing.
@@ -650,7 +692,8 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
       {"failover", Command::kFailover}, {"catchup", Command::kCatchup},
       {"members", Command::kMembers},   {"watch", Command::kWatch},
       {"scale", Command::kScale},       {"compaction", Command::kCompaction},
-      {"lease", Command::kLease},       {"drill", Command::kDrill}};
+      {"lease", Command::kLease},       {"mirror", Command::kMirror},
+      {"drill", Command::kDrill}};
   o.command = by_name.at(app.get_subcommands()[0]->get_name());
   o.command_line = "holdfast-bench " + absl::StrJoin(args, " ");
   FillDefaults(o);

@@ -39,6 +39,7 @@ enum class Command {
   kScale,
   kCompaction,
   kLease,
+  kMirror,
   kDrill
 };
 
@@ -60,6 +61,8 @@ inline constexpr uint32_t kMaxStreams = 100'000;
 inline constexpr uint64_t kMaxScaleKeys = 1'000'000'000;
 inline constexpr uint64_t kMaxRevisions = 1'000'000'000;
 inline constexpr uint64_t kMaxLeases = 50'000'000;
+inline constexpr uint32_t kMaxMirrors = 10'000;  // a client with a thread each
+inline constexpr uint64_t kMaxMirrorKeys = 100'000'000;
 
 struct WatchOptions {
   uint64_t watchers = 10'000;
@@ -88,6 +91,14 @@ struct LeaseOptions {
   uint64_t expire = 10'000;  // leases that are let expire
   absl::Duration expire_ttl = absl::Seconds(10);
   uint64_t revoke = 10'000;
+};
+
+struct MirrorOptions {
+  uint64_t keys = 10'000;  // of the mirrors whose propagation is measured
+  uint32_t mirrors = 200;
+  double idle_rate = 20;
+  uint64_t large_keys = 1'000'000;           // 0: no large mirror
+  uint64_t disk_bytes = uint64_t{10} << 20;  // 0: no start from disk
 };
 
 inline constexpr uint32_t kMaxSimulatedClients = 20'000;
@@ -153,6 +164,7 @@ struct Options {
   ScaleOptions scale;
   CompactionOptions compaction;
   LeaseOptions lease;
+  MirrorOptions mirror;
   DrillOptions drill;
 
   std::string command_line;  // as it was given

@@ -68,6 +68,11 @@ struct ShardTable::Shard {
     records()[position] = records()[count];
   }
 
+  // The lines of the pointers too, together with the tags': one wait for memory instead of two.
+  void Prefetch() const {
+    const char* line = reinterpret_cast<const char*>(this);
+    for (size_t n = 1; n <= 3; ++n) __builtin_prefetch(line + n * 64);
+  }
   static constexpr size_t kNone = ~size_t{0};
   size_t PositionOf(uint16_t tag, std::string_view key) const {
     for (size_t base = 0; base < count; base += kTagsAtOnce) {
@@ -123,6 +128,7 @@ const Record* ShardTable::Find(std::string_view key) const {
   const uint64_t hash = Hash(key);
   const Shard* found = shard(IndexOf(hash));
   if (found == nullptr) return nullptr;
+  found->Prefetch();
   const size_t position = found->PositionOf(TagOf(hash), key);
   return position == Shard::kNone ? nullptr : found->records()[position];
 }
@@ -220,6 +226,7 @@ void ShardTable::Split(VersionMemory& memory) {
   Shard** low = MutableSlot(memory, added - bit);
   const Shard* before = *low;
   if (before == nullptr) return;
+  for (size_t i = 0; i < before->count; ++i) __builtin_prefetch(before->records()[i]->bytes());
   size_t moving = 0;
   for (size_t i = 0; i < before->count; ++i) {
     moving += (Hash(before->records()[i]->key()) & bit) != 0;

@@ -1094,6 +1094,37 @@ TEST_F(LastGoodTest, OneOfTwoProcessesWritesAndTheOtherTakesOver) {
   EXPECT_EQ(Load()->generation, 2U);
 }
 
+// It may be cut off from a store that the other one can reach.
+TEST_F(LastGoodTest, AWriterThatHasNothingToWriteLeavesItsPart) {
+  auto a = Open();
+  auto b = Open();
+  ASSERT_TRUE(Write(*a, kOld, InfoAt(10)).ok());
+  machine_.Advance(absl::Seconds(9));
+  ASSERT_TRUE(a->NoteClaim(InfoAt(10)).ok());
+  machine_.Advance(absl::Milliseconds(500));
+  ASSERT_TRUE(a->NoteClaim(InfoAt(10)).ok());  // too soon to be written
+  machine_.Advance(absl::Seconds(9));
+  ASSERT_TRUE(a->PollOverride().ok());
+  ASSERT_TRUE(Write(*b, kNew, InfoAt(20)).ok());
+  EXPECT_FALSE(b->writes()) << "claims show that it is alive";
+  machine_.Advance(absl::Seconds(2));
+  ASSERT_TRUE(a->PollOverride().ok());
+  EXPECT_FALSE(a->writes());
+  EXPECT_LT(AgeOf(Load()->info.claim), absl::Seconds(12)) << "the last claim is written";
+  ASSERT_TRUE(Write(*b, kNew, InfoAt(20)).ok());
+  EXPECT_TRUE(b->writes());
+  machine_.Advance(absl::Seconds(2));
+  ASSERT_TRUE(b->NoteClaim(InfoAt(20)).ok());
+  // The first one comes back, with what is no longer the newest, and then with what is.
+  ASSERT_TRUE(a->NoteClaim(InfoAt(10)).ok());
+  b.reset();
+  ASSERT_TRUE(a->NoteClaim(InfoAt(10)).ok());
+  EXPECT_LT(AgeOf(Load()->info.claim), absl::Seconds(1)) << "b's claim stands";
+  ASSERT_TRUE(Write(*a, kOld, InfoAt(30)).ok());
+  ASSERT_TRUE(a->NoteClaim(InfoAt(30)).ok());
+  EXPECT_EQ(Load()->info.revision, 30U);
+}
+
 TEST_F(LastGoodTest, AKilledWritersPartIsFreeAtOnce) {
   EXPECT_EQ(InChild([&] {
               auto last_good = Open();
