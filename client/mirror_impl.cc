@@ -15,6 +15,8 @@ namespace holdfast::internal {
 namespace {
 
 constexpr int kOpenLiveTries = 20;
+// A copy that so many processes died of is served only if there is nothing else at all.
+constexpr int kCrashesMax = 2;
 
 EntryView ToView(const mvccpb::KeyValue& kv) {
   return {kv.key(),
@@ -103,6 +105,10 @@ absl::Status MirrorImpl::LoadFromDisk(std::unique_ptr<LastGood> files) {
     for (const Entry& entry : candidate.entries) store_.Put(ToView(entry));
     head_ = store_.Build(candidate.info.revision);
     ++head_build_;
+    if (candidate.crashes >= kCrashesMax && !options_.policy.defaults().empty()) {
+      return absl::FailedPreconditionError(fmt::format(
+          "{} processes ended while it was on trial, and there are defaults", candidate.crashes));
+    }
     if (absl::Status status = CheckSize(options_.policy, head_); !status.ok()) return status;
     return Judge::Run(0, options_.policy.validators(), {}, MirrorSnapshot(), head_).status;
   };
