@@ -154,15 +154,17 @@ hf::WriteOptions WriteOptionsOf(uint64_t deadline_ms) {
   return options;
 }
 
-void Fill(const hf::Token& token, int64_t deleted, int attempts, bool applied,
-          hf_write_result* out) {
+// Of a WriteResult or a TxnResult.
+template <class Written>
+void Fill(const Written& written, int64_t deleted, bool applied, hf_write_result* out) {
   if (out == nullptr) return;
   *out = {};
-  out->revision = token.revision;
+  out->revision = written.token.revision;
   out->deleted = deleted;
-  out->attempts = attempts;
+  out->attempts = written.attempts;
   out->applied = applied ? 1 : 0;
-  const std::string text = token.Serialize();
+  out->deduplicated = written.deduplicated ? 1 : 0;
+  const std::string text = written.token.Serialize();
   CHECK(text.size() < HF_TOKEN_SIZE);
   std::memcpy(out->token, text.c_str(), text.size() + 1);
 }
@@ -170,7 +172,7 @@ void Fill(const hf::Token& token, int64_t deleted, int attempts, bool applied,
 hf_code Finish(const absl::StatusOr<hf::WriteResult>& written, hf_write_result* result,
                hf_error** error) {
   if (!written.ok()) return Fail(written.status(), error);
-  Fill(written->token, written->deleted, written->attempts, true, result);
+  Fill(*written, written->deleted, true, result);
   return HF_OK;
 }
 
@@ -412,7 +414,7 @@ hf_code hf_put_if(hf_client* client, hf_bytes key, hf_bytes value, uint64_t mod_
                           .Then({hf::Op::Put(View(key), View(value))});
   const auto done = client->client->Commit(txn, WriteOptionsOf(deadline_ms));
   if (!done.ok()) return Fail(done.status(), error);
-  Fill(done->token, 0, done->attempts, done->succeeded, result);
+  Fill(*done, 0, done->succeeded, result);
   return HF_OK;
 }
 

@@ -55,7 +55,8 @@ class _ReadOptions(Structure):
 
 class _WriteResult(Structure):
     _fields_ = [("revision", c_uint64), ("deleted", c_int64), ("attempts", c_int32),
-                ("applied", c_int32), ("token", ctypes.c_char * _TOKEN_SIZE)]
+                ("applied", c_int32), ("deduplicated", c_int32), ("reserved", c_int32),
+                ("token", ctypes.c_char * _TOKEN_SIZE)]
 
 
 class _Status(Structure):
@@ -222,7 +223,8 @@ class Written:
 
     def __init__(self, c):
         self.revision, self.deleted, self.attempts = c.revision, c.deleted, c.attempts
-        self.applied, self.token = bool(c.applied), c.token.decode()
+        self.applied, self.deduplicated = bool(c.applied), bool(c.deduplicated)
+        self.token = c.token.decode()
 
 
 class Mirror:

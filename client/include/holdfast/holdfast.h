@@ -28,7 +28,8 @@
  * Errors      A function that can fail returns its code, and fills `*error` if `error` is not NULL;
  *             the caller frees that. After HF_OK `*error` is untouched, after anything else `*out`.
  * Threads     Everything may be called by any thread, and one object by several at once, except
- *             what frees it. After fork() the child uses nothing of its parent's: it opens anew.
+ *             what frees it. After fork() the child opens a client of its own: with its parent's,
+ *             calls are HF_ABORTED.
  * Callbacks   Run on the client's own threads, one at a time unless said otherwise, must not block,
  *             and must not call hf_close or a function that says "waits". Their context must live
  *             until hf_close has returned. No exception and no longjmp may leave one.
@@ -82,7 +83,7 @@ typedef enum hf_code {
   HF_PERMISSION_DENIED = 7,
   HF_RESOURCE_EXHAUSTED = 8,  /* held back: hf_error_retry_after_ms; or a scan beyond its limit */
   HF_FAILED_PRECONDITION = 9, /* older than was asked for, or than the policy allows */
-  HF_ABORTED = 10,            /* the session of exactly-once writes has expired, or was forked */
+  HF_ABORTED = 10,            /* another process writes in this client's session; no effect */
   HF_OUT_OF_RANGE = 11,       /* a compaction overtook a scan: scan again */
   HF_UNIMPLEMENTED = 12,
   HF_INTERNAL = 13,
@@ -279,7 +280,9 @@ typedef struct hf_write_result {
   uint64_t revision;
   int64_t deleted; /* of a delete: keys that existed */
   int32_t attempts;
-  int32_t applied;           /* 0: hf_put_if found another revision, and did nothing */
+  int32_t applied;      /* 0: hf_put_if found another revision, and did nothing */
+  int32_t deduplicated; /* not 0: an earlier try of this write had taken effect, unheard */
+  int32_t reserved;
   char token[HF_TOKEN_SIZE]; /* for HF_AT_LEAST, also of another process; ends with NUL */
 } hf_write_result;
 
