@@ -284,12 +284,15 @@ void MirrorImpl::TakeClaim(uint64_t revision, Claim claim) {
   if (accepted_build_ != head_build_ || !usable_ || defaults_served_) return;
   head_info_.from_disk = false;
   accepted_info_ = head_info_;
-  const bool better =
-      claim.proof < claim_.proof || (claim.proof == claim_.proof && AgeOf(claim) <= AgeOf(claim_));
   // An older claim stays true while the data moves forward: the better of the two is kept.
-  if (better) claim_ = claim;
+  if (Better(claim)) claim_ = claim;
   Publish();
   NoteClaim();
+}
+
+bool MirrorImpl::Better(const Claim& claim) const {
+  return claim.proof < claim_.proof ||
+         (claim.proof == claim_.proof && AgeOf(claim) <= AgeOf(claim_));
 }
 
 // --- judging ---
@@ -398,8 +401,9 @@ void MirrorImpl::Accept(const MirrorSnapshot& version, uint64_t build, const Hea
   // Freshness 1: a claim stays true while the data moves forward, but not into another incarnation.
   if (another || defaults_served_) claim_ = Claim();
   if (head_claim_.has_value() && head_claim_build_ <= build) {
-    claim_ = *head_claim_;
-    accepted_info_.revision = std::max(accepted_info_.revision, claim_.revision);
+    // A member that was just started tells no age: what was known before stays the better claim.
+    if (Better(*head_claim_)) claim_ = *head_claim_;
+    accepted_info_.revision = std::max(accepted_info_.revision, head_claim_->revision);
   }
   if (info.revision > 0) {
     usable_ = true;
