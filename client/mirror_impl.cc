@@ -122,6 +122,7 @@ absl::Status MirrorImpl::LoadFromDisk(std::unique_ptr<LastGood> files) {
   accepted_ = head_;
   accepted_build_ = judged_build_ = written_build_ = head_build_;
   claim_ = loaded->info.claim;
+  take_from_ = absl::InfiniteDuration();
   written_revision_ = loaded->info.revision;
   usable_ = true;
   suspects_ = loaded->suspects;
@@ -324,6 +325,7 @@ bool MirrorImpl::LivesChanged(const MirrorSnapshot& version) const {
 void MirrorImpl::Consider() {
   if (judging_ || head_build_ == judged_build_) return;
   if (judge_->busy()) return;  // the service's own code has overrun; Tick tries again
+  if (options_.scheduler->Now() < take_from_) return;  // so does it here
   judged_build_ = head_build_;
   const bool same = usable_ && !defaults_served_ && SameContent(head_, accepted_);
   if (absl::Status status = CheckHead(same); !status.ok()) {

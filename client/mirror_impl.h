@@ -41,6 +41,10 @@ namespace holdfast::internal {
 
 // How long what crashed a process is held back from its successors, if nobody looks at it.
 inline constexpr absl::Duration kSuspectsHeldFor = absl::Hours(1);
+// A mirror that begins with its copy on disk takes nothing new for so long after Client::Open: the
+// parsers of live values come then, and must have their say before what they would refuse is
+// served.
+inline constexpr absl::Duration kLiveGrace = absl::Seconds(1);
 // More changed keys than this are remembered as one set.
 inline constexpr size_t kSuspectKeysMax = 64;
 
@@ -99,6 +103,10 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   };
   Position position() const;
   void ServeDefaults();  // if nothing else is there
+  // Client::Open returns now.
+  void Opened() {
+    if (take_from_ == absl::InfiniteDuration()) take_from_ = options_.scheduler->Now() + kLiveGrace;
+  }
   // A whole copy of the prefix at head.revision.
   void TakeSnapshot(const v1::LoadHead& head, std::vector<v1::LoadResponse> parts);
   // The data is unchanged up to this revision.
@@ -227,6 +235,7 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   std::vector<Suspect> suspects_;  // of processes before this one
   std::optional<base::RecordDigest> suspect_set_;
   absl::Duration started_at_;
+  absl::Duration take_from_ = -absl::InfiniteDuration();  // see kLiveGrace
 
   // The operator's file.
   LastGood::Override override_;

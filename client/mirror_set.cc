@@ -129,6 +129,9 @@ absl::Status MirrorSet::Open() {
                           why.ok() ? "no error" : std::string(base::Message(why))),
         feed.mirror->files() == nullptr ? "none is kept" : "none was found")));
   }
+  scheduler_->Post([self = shared_from_this()] {
+    for (Feed& feed : self->feeds_) feed.mirror->Opened();
+  });
   return absl::OkStatus();
 }
 

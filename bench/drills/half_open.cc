@@ -10,7 +10,9 @@ namespace {
 constexpr absl::Duration kCalm = absl::Seconds(4);
 constexpr absl::Duration kMoved = absl::Seconds(25);
 constexpr absl::Duration kAfter = absl::Seconds(4);
-constexpr double kJeopardyFrom_s = 2.5, kJeopardyTo_s = 4.5;
+// 3 s after the last bookmark, which came up to a second before the silence, or a little more on a
+// busy machine.
+constexpr double kJeopardyFrom_s = 1.5, kJeopardyTo_s = 3.5;
 constexpr double kMovedGoal_s = 13;
 
 }  // namespace

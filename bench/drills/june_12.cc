@@ -22,7 +22,7 @@ constexpr absl::Duration kBack = absl::Seconds(12);
 constexpr absl::Duration kIdentityBound = absl::Hours(4);
 constexpr absl::Duration kIdentityReduced = absl::Minutes(5);
 constexpr absl::Duration kSessionBound = absl::Hours(1);
-constexpr absl::Duration kLiveLimit = absl::Seconds(15);
+constexpr absl::Duration kLiveLimit = absl::Seconds(35);  // attempts are at most 30 s apart
 // From then on a client knows that there is no quorum: RetryPolicy::quorum_patience and the calls
 // under way.
 constexpr absl::Duration kKnown = absl::Seconds(6);

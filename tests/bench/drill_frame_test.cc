@@ -295,6 +295,9 @@ TEST(ServiceTermsTest, SurviveTheCommandLine) {
   EXPECT_EQ(parsed->Args(), terms.Args());
   EXPECT_EQ(parsed->bound, terms.bound);
   EXPECT_EQ(ServiceTerms::Parse(ServiceTerms(terms).Args())->disk_dir, "/tmp/x y");
+  terms.name = "";
+  terms.disk_dir = "";
+  EXPECT_TRUE(ServiceTerms::Parse(terms.Args()).ok());
   EXPECT_FALSE(ServiceTerms::Parse({"--role=cook"}).ok());
 }
 
