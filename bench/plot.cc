@@ -232,6 +232,7 @@ class Painter {
     pen_.Font(11);
     double free_from[2] = {0, 0};
     for (const PlotShade& shade : plot_.shades) {
+      if (shade.label.empty()) continue;
       const double width = pen_.Width(shade.label);
       const double middle = (X(shade.from) + X(shade.to)) / 2;
       const double x = std::clamp(middle - width / 2, kLeft, kPlotWidth - kRight - width);

@@ -149,6 +149,8 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   // Readers' side.
   VersionInfo Info() const;
   absl::Duration AgeOf(const Claim& claim) const;
+  // Than the one that is served: better proven, or of a smaller age.
+  bool Better(const Claim& claim) const;
   // OK: the data may be served; nullopt in place of it: the defaults are.
   absl::StatusOr<bool> MayServe(const VersionInfo& info) const;
   absl::Status CheckLeased(const EntryView& entry, const VersionInfo& info) const;

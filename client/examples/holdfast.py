@@ -15,7 +15,7 @@ each worker of multiprocessing) open a new one. Callbacks run on threads of the 
 be quick, and must not call into the client.
 
 The fields of a configuration are listed in docs/c-api.md. The library is looked for as
-$HOLDFAST_LIBRARY, then as libholdfast.so.0.1.
+$HOLDFAST_LIBRARY, then by its SONAME, which is of the version that this module was written for.
 """
 
 import ctypes
@@ -25,6 +25,8 @@ from ctypes import (
     CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint64,
     c_void_p,
 )
+
+SONAME = "libholdfast.so.0.4"
 
 ANY_AGE = 2**64 - 1  # of an option in ms
 _UNKNOWN_AGE = 2**64 - 1
@@ -98,7 +100,7 @@ class _OpenOptions(Structure):
 
 
 def _load():
-    lib = ctypes.CDLL(os.environ.get("HOLDFAST_LIBRARY") or "libholdfast.so.0.1")
+    lib = ctypes.CDLL(os.environ.get("HOLDFAST_LIBRARY") or SONAME)
     error, write = POINTER(c_void_p), POINTER(_WriteResult)
     for name, result, arguments in [
         ("version", c_char_p, []),

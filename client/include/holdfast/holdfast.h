@@ -34,7 +34,7 @@
  *             and must not call hf_close or a function that says "waits". Their context must live
  *             until hf_close has returned. No exception and no longjmp may leave one.
  * Times       Milliseconds where they are given, nanoseconds where they are told.
- * ABI         What is here stays within one soname (libholdfast.so.0.1; from 1.0 on, one major
+ * ABI         What is here stays within one soname (before 1.0 a minor version, then a major
  *             version): structs keep their fields, enums their numbers; functions are only added.
  */
 #ifndef HOLDFAST_HOLDFAST_H_
