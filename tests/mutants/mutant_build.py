@@ -39,6 +39,7 @@ class Frozen:
         self.ccache = shutil.which("ccache")
         self.links = {}
         self.compiles = {}
+        self.archives = {}  # of an object: those that hold it, whatever the target is called
         if not (self.build_dir / "build.ninja").exists():
             self.build(programs)
         for _ in range(MAX_BUILDS):
@@ -81,6 +82,13 @@ class Frozen:
 
     def link_command(self, program):
         commands = run(["ninja", "-t", "commands", program], self.build_dir).strip().split("\n")
+        for command in commands[:-1]:
+            words = shlex.split(command)
+            if "qc" not in words:
+                continue
+            archive, *members = words[words.index("qc") + 1 :]
+            for member in members:
+                self.archives.setdefault(member, set()).add(archive)
         words = shlex.split(commands[-1])
         if words[:2] != [":", "&&"] or words[-2:] != ["&&", ":"] or "-o" not in words:
             raise BuildError(f"the last command for {program} is no link: {commands[-1]}")
@@ -130,9 +138,8 @@ class Frozen:
         if compile_words is None:
             return None
         made = compile_words[compile_words.index("-o") + 1]
-        archive = "lib" + pathlib.Path(made.split(".dir/")[0]).name + ".a"
         for word in self.links[program]:
-            if word == made or pathlib.Path(word).name == archive:
+            if word == made or word in self.archives.get(made, ()):
                 return word
         return None
 
