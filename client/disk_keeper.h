@@ -30,7 +30,7 @@ class DiskKeeper {
   static constexpr int kWriteShare = 20;
   static constexpr absl::Duration kPollOverrideEvery = absl::Milliseconds(500);
 
-  // Told on the scheduler's thread.
+  // Told on the scheduler's thread. `written` with ALREADY_EXISTS: another process is the writer.
   struct Events {
     absl::AnyInvocable<void(uint64_t build, uint64_t revision, const absl::Status&)> written;
     absl::AnyInvocable<void(absl::StatusOr<LastGood::Override>)> override_changed;
