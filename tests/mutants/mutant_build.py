@@ -39,6 +39,7 @@ class Frozen:
         self.ccache = shutil.which("ccache")
         self.links = {}
         self.compiles = {}
+        self.archives = {}
         if not (self.build_dir / "build.ninja").exists():
             self.build(programs)
         for _ in range(MAX_BUILDS):
@@ -130,11 +131,22 @@ class Frozen:
         if compile_words is None:
             return None
         made = compile_words[compile_words.index("-o") + 1]
-        archive = "lib" + pathlib.Path(made.split(".dir/")[0]).name + ".a"
+        folder, name = made.split("/CMakeFiles/")[0], pathlib.Path(made).name
         for word in self.links[program]:
-            if word == made or pathlib.Path(word).name == archive:
+            if word == made:
+                return word
+            # By what is in it: an archive need not be called as its target is.
+            if os.path.dirname(word) == folder and name in self.members(word):
                 return word
         return None
+
+    def members(self, word):
+        """The names of the objects in an archive; of anything else, none."""
+        if word not in self.archives:
+            kept = self.objects / word
+            is_archive = word.endswith(".a") and kept.exists()
+            self.archives[word] = set(run(["ar", "t", str(kept)], ".").split()) if is_archive else ()
+        return self.archives[word]
 
     def link(self, program, objects, out_dir):
         """`objects`: {file: object}. Links `program` with these in place of the originals."""
