@@ -6,7 +6,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <fstream>
 #include <memory>
+#include <string_view>
 
 #include "base/check.h"
 #include "base/strings.h"
@@ -230,6 +232,7 @@ class Painter {
     pen_.Font(11);
     double free_from[2] = {0, 0};
     for (const PlotShade& shade : plot_.shades) {
+      if (shade.label.empty()) continue;
       const double width = pen_.Width(shade.label);
       const double middle = (X(shade.from) + X(shade.to)) / 2;
       const double x = std::clamp(middle - width / 2, kLeft, kPlotWidth - kRight - width);
@@ -368,18 +371,54 @@ absl::Status Written(cairo_status_t status, const std::string& file) {
       fmt::format("{} cannot be written: {}", file, cairo_status_to_string(status)));
 }
 
+cairo_status_t Append(void* text, const unsigned char* data, unsigned int length) {
+  static_cast<std::string*>(text)->append(reinterpret_cast<const char*>(data), length);
+  return CAIRO_STATUS_SUCCESS;
+}
+
+// cairo numbers all surfaces of a process, and tells positions to a millionth of a pixel: the same
+// figure is to be the same file, and a small one.
+std::string Tidied(const std::string& svg) {
+  constexpr std::string_view kId = "<g id=\"surface";
+  constexpr size_t kDigits = 2;
+  std::string tidy;
+  tidy.reserve(svg.size());
+  size_t behind_point = 0;  // digits since the last point, which is counted too; 0: in no fraction
+  for (size_t i = 0; i < svg.size(); ++i) {
+    const char c = svg[i];
+    if (std::string_view(svg).substr(i).starts_with(kId)) {
+      i = svg.find('>', i);
+      tidy += "<g id=\"figure\">";
+      continue;
+    }
+    if (c == '.') {
+      behind_point = 1;
+    } else if (c < '0' || c > '9') {
+      behind_point = 0;
+    } else if (behind_point > 0 && behind_point++ > kDigits) {
+      continue;
+    }
+    tidy += c;
+  }
+  return tidy;
+}
+
 absl::Status WriteSvg(const Plot& plot, double height, const std::string& file) {
-  const Surface surface(cairo_svg_surface_create(file.c_str(), kPlotWidth, height),
+  std::string svg;
+  const Surface surface(cairo_svg_surface_create_for_stream(Append, &svg, kPlotWidth, height),
                         cairo_surface_destroy);
   {
     const Context cr(cairo_create(surface.get()), cairo_destroy);
     Painter(cr.get(), plot).Paint();
-    if (cairo_status(cr.get()) != CAIRO_STATUS_SUCCESS) {
-      return Written(cairo_status(cr.get()), file);
-    }
   }
   cairo_surface_finish(surface.get());
-  return Written(cairo_surface_status(surface.get()), file);
+  if (cairo_surface_status(surface.get()) != CAIRO_STATUS_SUCCESS) {
+    return Written(cairo_surface_status(surface.get()), file);
+  }
+  std::ofstream out(file, std::ios::binary | std::ios::trunc);
+  out << Tidied(svg);
+  out.close();
+  return Written(out ? CAIRO_STATUS_SUCCESS : CAIRO_STATUS_WRITE_ERROR, file);
 }
 
 absl::Status WritePng(const Plot& plot, double height, const std::string& file) {

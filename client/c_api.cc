@@ -154,15 +154,17 @@ hf::WriteOptions WriteOptionsOf(uint64_t deadline_ms) {
   return options;
 }
 
-void Fill(const hf::Token& token, int64_t deleted, int attempts, bool applied,
-          hf_write_result* out) {
+// Of a WriteResult or a TxnResult.
+template <class Written>
+void Fill(const Written& written, int64_t deleted, bool applied, hf_write_result* out) {
   if (out == nullptr) return;
   *out = {};
-  out->revision = token.revision;
+  out->revision = written.token.revision;
   out->deleted = deleted;
-  out->attempts = attempts;
+  out->attempts = written.attempts;
   out->applied = applied ? 1 : 0;
-  const std::string text = token.Serialize();
+  out->deduplicated = written.deduplicated ? 1 : 0;
+  const std::string text = written.token.Serialize();
   CHECK(text.size() < HF_TOKEN_SIZE);
   std::memcpy(out->token, text.c_str(), text.size() + 1);
 }
@@ -170,7 +172,7 @@ void Fill(const hf::Token& token, int64_t deleted, int attempts, bool applied,
 hf_code Finish(const absl::StatusOr<hf::WriteResult>& written, hf_write_result* result,
                hf_error** error) {
   if (!written.ok()) return Fail(written.status(), error);
-  Fill(written->token, written->deleted, written->attempts, true, result);
+  Fill(*written, written->deleted, true, result);
   return HF_OK;
 }
 
@@ -192,6 +194,14 @@ hf_code Finish(hf::Result<std::vector<hf::Entry>> read, hf_read** out, hf_error*
 // A Mirror's methods that change something are for whoever holds one.
 hf::Mirror* ToCpp(const hf_mirror* mirror) {
   return const_cast<hf::Mirror*>(reinterpret_cast<const hf::Mirror*>(mirror));
+}
+
+// For whoever passes on what hf_mirror_of gave, unseen.
+hf_code NoMirror(hf_error** error) {
+  return Fail(absl::FailedPreconditionError(
+                  "the mirror is NULL: the key lies in no mirrored prefix; name it in the "
+                  "configuration's prefixes"),
+              error);
 }
 
 // A callback's "no", with its text.
@@ -404,7 +414,7 @@ hf_code hf_put_if(hf_client* client, hf_bytes key, hf_bytes value, uint64_t mod_
                           .Then({hf::Op::Put(View(key), View(value))});
   const auto done = client->client->Commit(txn, WriteOptionsOf(deadline_ms));
   if (!done.ok()) return Fail(done.status(), error);
-  Fill(done->token, 0, done->attempts, done->succeeded, result);
+  Fill(*done, 0, done->succeeded, result);
   return HF_OK;
 }
 
@@ -422,15 +432,18 @@ const hf_mirror* hf_mirror_of(const hf_client* client, hf_bytes key_or_prefix) {
 hf_bytes hf_mirror_prefix(const hf_mirror* mirror) { return Bytes(ToCpp(mirror)->prefix()); }
 
 hf_code hf_mirror_get(const hf_mirror* mirror, hf_bytes key, hf_read** out, hf_error** error) {
+  if (mirror == nullptr) return NoMirror(error);
   return Finish(ToCpp(mirror)->Get(View(key)), out, error);
 }
 hf_code hf_mirror_scan(const hf_mirror* mirror, hf_bytes prefix, hf_read** out, hf_error** error) {
+  if (mirror == nullptr) return NoMirror(error);
   return Finish(ToCpp(mirror)->Scan(View(prefix)), out, error);
 }
 
 hf_code hf_mirror_visit(const hf_mirror* mirror, hf_bytes key,
                         void (*visit)(void* context, const hf_entry* entry), void* context,
                         hf_freshness* fresh, hf_error** error) {
+  if (mirror == nullptr) return NoMirror(error);
   const auto visited = ToCpp(mirror)->Visit(View(key), [&](const hf::EntryView* view) {
     if (view == nullptr) return visit(context, nullptr);
     const hf_entry entry = ToC(*view);
@@ -442,6 +455,7 @@ hf_code hf_mirror_visit(const hf_mirror* mirror, hf_bytes key,
 }
 
 hf_code hf_mirror_snapshot(const hf_mirror* mirror, hf_snapshot** out, hf_error** error) {
+  if (mirror == nullptr) return NoMirror(error);
   auto read = ToCpp(mirror)->Snapshot();
   if (!read.ok()) return Fail(read.status(), error);
   *out = new hf_snapshot{std::move(read->value), read->fresh};
@@ -470,11 +484,13 @@ void hf_snapshot_free(hf_snapshot* snapshot) { delete snapshot; }
 
 hf_code hf_mirror_wait_fresh(const hf_mirror* mirror, uint64_t max_age_ms, uint64_t timeout_ms,
                              hf_error** error) {
+  if (mirror == nullptr) return NoMirror(error);
   return Finish(ToCpp(mirror)->WaitFresh(FromMs(max_age_ms), FromMs(timeout_ms)), error);
 }
 
 hf_code hf_mirror_wait_for(const hf_mirror* mirror, const char* token, uint64_t timeout_ms,
                            hf_error** error) {
+  if (mirror == nullptr) return NoMirror(error);
   const auto parsed = hf::Token::Parse(token == nullptr ? "" : token);
   if (!parsed.ok()) return Fail(parsed.status(), error);
   return Finish(ToCpp(mirror)->WaitFor(*parsed, FromMs(timeout_ms)), error);

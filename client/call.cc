@@ -71,19 +71,13 @@ void Call::Cancel() {
   absl::MutexLock lock(&mutex_);
   cancelled_ = true;
   if (timer_ != nullptr) timer_->Cancel();
-  CallOffHedge();
+  hedge_armed_ = false;
   CancelTries();
 }
 
 void Call::CancelTries() {
   if (rpc_ != nullptr) rpc_->Cancel();
   if (hedge_rpc_ != nullptr) hedge_rpc_->Cancel();
-}
-
-// A timer that is cancelled runs all the same, and soon.
-void Call::CallOffHedge() {
-  hedge_armed_ = false;
-  if (hedge_timer_ != nullptr) hedge_timer_->Cancel();
 }
 
 void Call::Deliver(Verdict verdict) {
@@ -117,7 +111,7 @@ void Call::OnReply(const Try& of, RpcReply reply) {
     (of.hedge ? hedge_rpc_ : rpc_) = nullptr;
     --tries_under_way_;
     // A second try is for a first one that is silent.
-    if (!of.hedge) CallOffHedge();
+    if (!of.hedge) hedge_armed_ = false;
     if (!judged_) {
       verdict = HandleReply(of, std::move(reply));
       judged_ = verdict.has_value();
@@ -129,23 +123,14 @@ void Call::OnReply(const Try& of, RpcReply reply) {
   if (over) dispatcher_->Forget(this);
 }
 
-void Call::OnHedgeTimer() {
-  bool over;
-  {
-    absl::MutexLock lock(&mutex_);
-    hedge_timer_ = nullptr;
-    --hedge_timers_;
-    if (hedge_armed_ && rpc_ != nullptr && TimeLeft() > absl::ZeroDuration()) {
-      const std::optional<size_t> endpoint =
-          dispatcher_->router().ChooseHedge(rung().needs_quorum(), tried_);
-      if (endpoint.has_value()) {
-        dispatcher_->stats().hedges.Add();
-        hedge_rpc_ = StartTry(*endpoint, /*hedge=*/true);
-      }
-    }
-    over = Over();
-  }
-  if (over) dispatcher_->Forget(this);
+void Call::OnHedgeTime() {
+  absl::MutexLock lock(&mutex_);
+  if (!std::exchange(hedge_armed_, false) || TimeLeft() <= absl::ZeroDuration()) return;
+  const std::optional<size_t> endpoint =
+      dispatcher_->router().ChooseHedge(rung().needs_quorum(), tried_);
+  if (!endpoint.has_value()) return;
+  dispatcher_->stats().hedges.Add();
+  hedge_rpc_ = StartTry(*endpoint, /*hedge=*/true);
 }
 
 void Call::OnTimer() {
@@ -246,12 +231,11 @@ void Call::Send(size_t endpoint) {
 }
 
 void Call::ArmHedge() {
+  if (std::exchange(hedge_asked_, true)) return;
   const std::optional<absl::Duration> delay = dispatcher_->router().BeginHedgeable();
   if (!delay.has_value() || *delay >= TimeLeft()) return;
-  ++hedge_timers_;
   hedge_armed_ = true;
-  hedge_timer_ =
-      dispatcher_->loop().After(*delay, [self = shared_from_this()] { self->OnHedgeTimer(); });
+  dispatcher_->hedges().Add(*delay, weak_from_this());
 }
 
 std::shared_ptr<Rpc> Call::StartTry(size_t endpoint, bool hedge) {

@@ -105,6 +105,8 @@ class Call : public std::enable_shared_from_this<Call> {
   void Start();
   // Ends the call soon: CANCELLED, or the outcome unknown if a write may have been sent.
   void Cancel();
+  // For the HedgeQueue.
+  void OnHedgeTime();
 
  private:
   using Steady = std::chrono::steady_clock;
@@ -130,7 +132,6 @@ class Call : public std::enable_shared_from_this<Call> {
   void Deliver(Verdict verdict);
   void OnReply(const Try& of, RpcReply reply);
   void OnTimer();
-  void OnHedgeTimer();
 
   MaybeVerdict Begin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EnterRung(size_t rung) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -139,9 +140,8 @@ class Call : public std::enable_shared_from_this<Call> {
   std::shared_ptr<Rpc> StartTry(size_t endpoint, bool hedge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ArmHedge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
-    return delivered_ && tries_under_way_ + hedge_timers_ == 0;
+    return delivered_ && tries_under_way_ == 0;
   }
-  void CallOffHedge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void CancelTries() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteReadTime(const Try& of) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict Wait() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -189,12 +189,11 @@ class Call : public std::enable_shared_from_this<Call> {
   std::shared_ptr<Rpc> rpc_ ABSL_GUARDED_BY(mutex_);                 // at most one of these two
   std::shared_ptr<EventLoop::Timer> timer_ ABSL_GUARDED_BY(mutex_);  // is set
   // Of the rung's first try, and beside it.
-  std::shared_ptr<EventLoop::Timer> hedge_timer_ ABSL_GUARDED_BY(mutex_);
-  bool hedge_armed_ ABSL_GUARDED_BY(mutex_) = false;  // the timer was not called off
+  bool hedge_asked_ ABSL_GUARDED_BY(mutex_) = false;  // once a call
+  bool hedge_armed_ ABSL_GUARDED_BY(mutex_) = false;  // the first try may still be hedged
   std::shared_ptr<Rpc> hedge_rpc_ ABSL_GUARDED_BY(mutex_);
   // The call is forgotten after the last of them has come back.
   int tries_under_way_ ABSL_GUARDED_BY(mutex_) = 0;
-  int hedge_timers_ ABSL_GUARDED_BY(mutex_) = 0;
   bool judged_ ABSL_GUARDED_BY(mutex_) = false;     // there is a verdict
   bool delivered_ ABSL_GUARDED_BY(mutex_) = false;  // `done` has run
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;

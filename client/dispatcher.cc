@@ -61,6 +61,7 @@ void Dispatcher::Close() {
     absl::MutexLock lock(&mutex_);
     while (!calls_.empty()) empty_.Wait(&mutex_);
   }
+  hedges_.Close();
   loop_.Stop();
 }
 

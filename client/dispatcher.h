@@ -16,6 +16,7 @@
 #include "client/connections.h"
 #include "client/endpoint.h"
 #include "client/event_loop.h"
+#include "client/hedge_queue.h"
 #include "client/router.h"
 #include "holdfast/options.h"
 
@@ -54,6 +55,7 @@ class Dispatcher {
   const std::vector<Endpoint>& endpoints() const { return endpoints_; }
   Connections& connections() { return connections_; }
   CallStats& stats() { return stats_; }
+  HedgeQueue& hedges() { return hedges_; }
   const std::shared_ptr<const base::Clock>& clock() const { return clock_; }
   const RetryPolicy& policy() const { return policy_; }
   double max_clock_slow() const { return max_clock_slow_; }
@@ -68,6 +70,7 @@ class Dispatcher {
   CallStats stats_;
   Router router_;
   EventLoop loop_;
+  HedgeQueue hedges_{&loop_};
 
   absl::Mutex mutex_;
   absl::CondVar empty_;

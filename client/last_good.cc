@@ -26,6 +26,9 @@ namespace holdfast::internal {
 namespace {
 
 constexpr absl::Duration kClaimEvery = absl::Seconds(1);
+// A writer that has had nothing to write for so long leaves its part to others: it may be cut off
+// from a store that they can reach.
+constexpr absl::Duration kWriterIdle = absl::Seconds(10);
 constexpr size_t kClaimSlotBytes = 1024;
 constexpr uint8_t kClaimFormat = 1;
 // A generation may be removed by the writer between listing and reading.
@@ -160,7 +163,7 @@ class LastGoodImpl : public LastGood {
         override_(OverridePath(options_.dir, options_.prefix), options_.prefix) {}
 
   ~LastGoodImpl() override {
-    if (pending_claim_.has_value() && getpid() == pid_) WriteClaim(*pending_claim_).IgnoreError();
+    if (getpid() == pid_) FlushClaim();
   }
 
   void Begin() {
@@ -177,7 +180,10 @@ class LastGoodImpl : public LastGood {
                          const std::optional<base::RecordDigest>& set) override;
   absl::Status MarkGood(uint64_t revision) override;
   absl::Status ForgetSuspects() override;
-  absl::StatusOr<std::optional<Override>> PollOverride() override { return override_.Poll(); }
+  absl::StatusOr<std::optional<Override>> PollOverride() override {
+    LeaveIfIdle();
+    return override_.Poll();
+  }
 
  private:
   // A generation that this process wrote or loaded.
@@ -217,6 +223,8 @@ class LastGoodImpl : public LastGood {
   void Prune();
   void ForgetIdleTrials(const std::vector<GenerationName>& generations) const;
   absl::Status WriteClaim(const GenerationInfo& info);
+  void FlushClaim();
+  void LeaveIfIdle();
   absl::Status Rename(const Mine& mine) const;
 
   absl::Status EnsureTrialFile() ABSL_EXCLUSIVE_LOCKS_REQUIRED(trial_mutex_);
@@ -230,6 +238,7 @@ class LastGoodImpl : public LastGood {
 
   Fd lock_;
   bool writes_ = false;
+  base::ClockSample active_;  // when there was last something to write
   // The generation that the data is of; none: no longer any.
   std::optional<Mine> in_hand_;
   std::vector<Mine> unproven_;
@@ -311,6 +320,8 @@ absl::Status LastGoodImpl::Take(const View& view, const GenerationName& name,
                   .incarnation = loaded->info.incarnation,
                   .revision = loaded->info.revision,
                   .good = name.good};
+  pending_claim_.reset();
+  claim_written_.reset();
   incarnation_ = loaded->info.incarnation;
   health_[name.number] = Health::kSound;
   held_against_ = std::move(held_against);
@@ -458,6 +469,7 @@ absl::Status LastGoodImpl::WriteRecords(RecordScan records, const GenerationInfo
   in_hand_.reset();
   PutOnTrial(std::nullopt).IgnoreError();
   incarnation_ = info.incarnation;
+  active_ = options_.surroundings.clock->Sample();
   const auto writer = BecomeWriter();
   if (!writer.ok() || !*writer) return writer.status();
   auto mine = WriteGenerationFile(records, info, on_trial);
@@ -570,6 +582,24 @@ absl::Status LastGoodImpl::WriteClaim(const GenerationInfo& info) {
   return status;
 }
 
+void LastGoodImpl::FlushClaim() {
+  if (pending_claim_.has_value() && in_hand_.has_value()) {
+    WriteClaim(*pending_claim_).IgnoreError();
+  }
+  pending_claim_.reset();
+}
+
+void LastGoodImpl::LeaveIfIdle() {
+  if (!writes_ || getpid() != pid_) return;
+  const base::ClockSample now = options_.surroundings.clock->Sample();
+  if (absl::Nanoseconds(now.boot_ns - active_.boot_ns) < kWriterIdle) return;
+  FlushClaim();
+  claim_written_.reset();
+  claim_file_ = Fd();  // its sequence goes on with others' records
+  lock_ = Fd();
+  writes_ = false;
+}
+
 absl::Status LastGoodImpl::NoteClaim(const GenerationInfo& info) {
   const auto fits = [&] {
     return in_hand_.has_value() && info.cluster_id == in_hand_->cluster_id &&
@@ -578,6 +608,7 @@ absl::Status LastGoodImpl::NoteClaim(const GenerationInfo& info) {
   FollowFork();
   if (!fits()) return absl::OkStatus();
   const base::ClockSample now = options_.surroundings.clock->Sample();
+  active_ = now;
   if (claim_written_.has_value() &&
       absl::Nanoseconds(now.boot_ns - claim_written_->boot_ns) < kClaimEvery) {
     pending_claim_ = info;

@@ -149,7 +149,8 @@ class LastGood {
 
   // The operator's override (R17), if it changed since the last call; nullopt: as before. Not OK:
   // it is there and cannot be used; what was in force stays. The same trouble is told once.
-  // A stat, mostly. Format: client/override_file.h, docs/cache.md.
+  // A stat, mostly. Format: client/override_file.h, docs/cache.md. Besides, the writer's part is
+  // left to others after 10 s in which there was nothing to write.
   using Override = internal::Override;
   virtual absl::StatusOr<std::optional<Override>> PollOverride() = 0;
 };

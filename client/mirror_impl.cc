@@ -15,6 +15,8 @@ namespace holdfast::internal {
 namespace {
 
 constexpr int kOpenLiveTries = 20;
+// A copy that so many processes died of is served only if there is nothing else at all.
+constexpr int kCrashesMax = 2;
 
 EntryView ToView(const mvccpb::KeyValue& kv) {
   return {kv.key(),
@@ -103,6 +105,10 @@ absl::Status MirrorImpl::LoadFromDisk(std::unique_ptr<LastGood> files) {
     for (const Entry& entry : candidate.entries) store_.Put(ToView(entry));
     head_ = store_.Build(candidate.info.revision);
     ++head_build_;
+    if (candidate.crashes >= kCrashesMax && !options_.policy.defaults().empty()) {
+      return absl::FailedPreconditionError(fmt::format(
+          "{} processes ended while it was on trial, and there are defaults", candidate.crashes));
+    }
     if (absl::Status status = CheckSize(options_.policy, head_); !status.ok()) return status;
     return Judge::Run(0, options_.policy.validators(), {}, MirrorSnapshot(), head_).status;
   };
@@ -122,6 +128,7 @@ absl::Status MirrorImpl::LoadFromDisk(std::unique_ptr<LastGood> files) {
   accepted_ = head_;
   accepted_build_ = judged_build_ = written_build_ = head_build_;
   claim_ = loaded->info.claim;
+  take_from_ = absl::InfiniteDuration();
   written_revision_ = loaded->info.revision;
   usable_ = true;
   suspects_ = loaded->suspects;
@@ -277,12 +284,15 @@ void MirrorImpl::TakeClaim(uint64_t revision, Claim claim) {
   if (accepted_build_ != head_build_ || !usable_ || defaults_served_) return;
   head_info_.from_disk = false;
   accepted_info_ = head_info_;
-  const bool better =
-      claim.proof < claim_.proof || (claim.proof == claim_.proof && AgeOf(claim) <= AgeOf(claim_));
   // An older claim stays true while the data moves forward: the better of the two is kept.
-  if (better) claim_ = claim;
+  if (Better(claim)) claim_ = claim;
   Publish();
   NoteClaim();
+}
+
+bool MirrorImpl::Better(const Claim& claim) const {
+  return claim.proof < claim_.proof ||
+         (claim.proof == claim_.proof && AgeOf(claim) <= AgeOf(claim_));
 }
 
 // --- judging ---
@@ -324,6 +334,7 @@ bool MirrorImpl::LivesChanged(const MirrorSnapshot& version) const {
 void MirrorImpl::Consider() {
   if (judging_ || head_build_ == judged_build_) return;
   if (judge_->busy()) return;  // the service's own code has overrun; Tick tries again
+  if (options_.scheduler->Now() < take_from_) return;  // so does it here
   judged_build_ = head_build_;
   const bool same = usable_ && !defaults_served_ && SameContent(head_, accepted_);
   if (absl::Status status = CheckHead(same); !status.ok()) {
@@ -390,8 +401,9 @@ void MirrorImpl::Accept(const MirrorSnapshot& version, uint64_t build, const Hea
   // Freshness 1: a claim stays true while the data moves forward, but not into another incarnation.
   if (another || defaults_served_) claim_ = Claim();
   if (head_claim_.has_value() && head_claim_build_ <= build) {
-    claim_ = *head_claim_;
-    accepted_info_.revision = std::max(accepted_info_.revision, claim_.revision);
+    // A member that was just started tells no age: what was known before stays the better claim.
+    if (Better(*head_claim_)) claim_ = *head_claim_;
+    accepted_info_.revision = std::max(accepted_info_.revision, head_claim_->revision);
   }
   if (info.revision > 0) {
     usable_ = true;

@@ -41,6 +41,10 @@ namespace holdfast::internal {
 
 // How long what crashed a process is held back from its successors, if nobody looks at it.
 inline constexpr absl::Duration kSuspectsHeldFor = absl::Hours(1);
+// A mirror that begins with its copy on disk takes nothing new for so long after Client::Open: the
+// parsers of live values come then, and must have their say before what they would refuse is
+// served.
+inline constexpr absl::Duration kLiveGrace = absl::Seconds(1);
 // More changed keys than this are remembered as one set.
 inline constexpr size_t kSuspectKeysMax = 64;
 
@@ -76,6 +80,8 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   absl::Status WaitFor(const Token& token, absl::Duration timeout) const;
   // Waits until data may be served under the policy, its age included; false: not within `timeout`.
   bool WaitServing(absl::Duration timeout) const;
+  // Waits until what came from the store in this run has an age; nothing to wait for otherwise.
+  void WaitProven(absl::Duration timeout) const;
   bool has_data() const;  // of whatever age
   MirrorStatus status() const;
   Freshness fresh() const;
@@ -97,6 +103,10 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   };
   Position position() const;
   void ServeDefaults();  // if nothing else is there
+  // Client::Open returns now.
+  void Opened() {
+    if (take_from_ == absl::InfiniteDuration()) take_from_ = options_.scheduler->Now() + kLiveGrace;
+  }
   // A whole copy of the prefix at head.revision.
   void TakeSnapshot(const v1::LoadHead& head, std::vector<v1::LoadResponse> parts);
   // The data is unchanged up to this revision.
@@ -139,6 +149,8 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   // Readers' side.
   VersionInfo Info() const;
   absl::Duration AgeOf(const Claim& claim) const;
+  // Than the one that is served: better proven, or of a smaller age.
+  bool Better(const Claim& claim) const;
   // OK: the data may be served; nullopt in place of it: the defaults are.
   absl::StatusOr<bool> MayServe(const VersionInfo& info) const;
   absl::Status CheckLeased(const EntryView& entry, const VersionInfo& info) const;
@@ -225,6 +237,7 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   std::vector<Suspect> suspects_;  // of processes before this one
   std::optional<base::RecordDigest> suspect_set_;
   absl::Duration started_at_;
+  absl::Duration take_from_ = -absl::InfiniteDuration();  // see kLiveGrace
 
   // The operator's file.
   LastGood::Override override_;

@@ -232,6 +232,18 @@ bool MirrorImpl::WaitServing(absl::Duration timeout) const {
       .ok();
 }
 
+void MirrorImpl::WaitProven(absl::Duration timeout) const {
+  WaitUntil(
+      [&]() -> std::optional<absl::Status> {
+        const VersionInfo info = Info();
+        const bool waits = info.usable && info.claim.source == Source::kMirror &&
+                           info.claim.proof == Proof::kUnknown;
+        return waits ? std::nullopt : std::optional(absl::OkStatus());
+      },
+      timeout, "an age")
+      .IgnoreError();
+}
+
 bool MirrorImpl::has_data() const {
   const VersionInfo info = Info();
   return info.usable || info.overridden;

@@ -19,6 +19,9 @@ using etcdserverpb::WatchResponse;
 
 constexpr int kBackoffDoublingsMax = 20;
 constexpr absl::Duration kReportSoon = absl::Seconds(1);
+// What was just loaded has no age before the first bookmark, some milliseconds later. (An etcd
+// never sends one.)
+constexpr absl::Duration kFirstBookmarkWait = absl::Milliseconds(500);
 // A set that is larger than its policy allows is not fetched again at once.
 constexpr absl::Duration kTooLargeRetry = absl::Seconds(60);
 
@@ -96,7 +99,10 @@ absl::Status MirrorSet::Open() {
   const absl::Duration begun = scheduler_->Now();
   for (Feed& feed : feeds_) {
     const absl::Duration left = feed.mirror->policy().startup_wait() - (scheduler_->Now() - begun);
-    if (feed.mirror->WaitServing(std::max(left, absl::ZeroDuration()))) continue;
+    if (feed.mirror->WaitServing(std::max(left, absl::ZeroDuration()))) {
+      feed.mirror->WaitProven(std::clamp(left, absl::ZeroDuration(), kFirstBookmarkWait));
+      continue;
+    }
     const auto done = std::make_shared<absl::Notification>();
     scheduler_->Post([mirror = feed.mirror, done] {
       mirror->ServeDefaults();
@@ -123,6 +129,9 @@ absl::Status MirrorSet::Open() {
                           why.ok() ? "no error" : std::string(base::Message(why))),
         feed.mirror->files() == nullptr ? "none is kept" : "none was found")));
   }
+  scheduler_->Post([self = shared_from_this()] {
+    for (Feed& feed : self->feeds_) feed.mirror->Opened();
+  });
   return absl::OkStatus();
 }
 

@@ -110,8 +110,8 @@ class Run {
                  refused.ok() && Serves(good_) && report.superseded && report.poisoned == given,
                  fmt::format("serves {}{}", report.value, report.superseded ? ", superseded" : ""),
                  fmt::format("serves {}, superseded", good_));
-    run_.AddGoal(name + ": the store is told why", told.ok(), seen.why.empty() ? "-" : seen.why,
-                 "in Mirror.Clients");
+    run_.AddGoal(name + ": the store is told why", told.ok(),
+                 seen.why.empty() ? "-" : seen.why.substr(0, 60), "in Mirror.Clients");
     const Track::Totals totals = track_->Between(from_ns, Timeline::Now());
     run_.AddGoal(name + ": reads served", totals.served == totals.offered() && totals.served > 0,
                  ShareText(totals.ServedPercent(), totals.offered()), "100 %");

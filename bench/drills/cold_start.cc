@@ -137,7 +137,7 @@ class Run {
     const ServiceReport all = service_->report();
     run_.AddGoal("reads refused or failed", all.refused + all.errors == 0,
                  fmt::format("{} of {}", all.refused + all.errors, all.served), "0");
-    run_.Judge(false);
+    run_.Judge();
     Plot plot =
         run_.timeline().NewPlot("Drill 4: the service restarts while every server is gone",
                                 fmt::format("{:.0f} MB of configuration from disk", megabytes));

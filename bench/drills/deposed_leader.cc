@@ -74,7 +74,7 @@ absl::Status DeposedLeader(DrillRun& run) {
               fmt::format("{} failed, {} refused", bounded.failed, bounded.refused), "0");
   run.AddGoal("moved to another member", moved.ok(), SecondsText(moved_s),
               fmt::format("<= {}", absl::FormatDuration(kMoved)));
-  run.Judge();
+  run.Judge(true);
   run.SetPlot(load.PlotOf("Drill 6: left with a deposed leader",
                           "others write on; the age grows here, and no bound is broken"));
   return absl::OkStatus();

@@ -55,9 +55,10 @@ class DrillRun {
   void AddGoal(std::string what, bool met, std::string measured, std::string wanted);
   void Note(std::string note) { notes_.push_back(std::move(note)); }
   void AddTable(DrillTable table) { tables_.push_back(std::move(table)); }
-  // Adds the oracle's verdict as a goal. `must_bite`: the ages must have been put to the test, too.
+  // Adds the oracle's verdict as a goal. `must_bite`: the ages must have been put to the test, too;
+  // for drills in which others write on while a reader grows old.
   // REQUIRES: readers and writers have ended.
-  void Judge(bool must_bite = true);
+  void Judge(bool must_bite = false);
   // The figure that shows the run, without phases: those are added. At most one.
   void SetPlot(Plot plot) { plot_ = std::move(plot); }
 

@@ -8,9 +8,11 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <system_error>
+#include <thread>
 
 #include "base/strings.h"
 #include "bench/drills/drill_run.h"
+#include "bench/monotonic.h"
 #include "bench/proc_stats.h"
 #include "bench/report.h"
 
@@ -39,6 +41,34 @@ absl::StatusOr<std::string> WritePlotOf(const DrillEntry& entry, const DrillRun&
   return base + ".svg, .png";
 }
 
+// Looks for how long this process was kept from running: on a machine that is busy with other
+// things, times mean nothing.
+class StallMeter {
+ public:
+  StallMeter() : thread_([this] { Run(); }) {}
+  ~StallMeter() { Stop(); }
+  void Stop() {
+    stop_ = true;
+    if (thread_.joinable()) thread_.join();
+  }
+  double longest_s() const { return double(longest_ns_) * 1e-9; }
+
+ private:
+  void Run() {
+    while (!stop_) {
+      const int64_t due_ns = MonotonicNs() + kStepNs;
+      SleepUntilNs(due_ns);
+      longest_ns_ = std::max(longest_ns_, MonotonicNs() - due_ns);
+    }
+  }
+
+  static constexpr int64_t kStepNs = 10'000'000;
+  std::atomic<bool> stop_{false};
+  int64_t longest_ns_ = 0;  // the thread's own until it has ended
+  std::thread thread_;
+};
+constexpr double kStallWorthANote_s = 0.3;
+
 void PrintNow(const std::string& text) {
   fmt::print("{}", text);
   std::fflush(stdout);
@@ -49,9 +79,17 @@ void PrintNow(const std::string& text) {
 absl::Status RunOne(const DrillEntry& entry, const Options& options, const Hardware& hardware,
                     const std::atomic<bool>& cancelled, nlohmann::json& json, bool* passed) {
   DrillRun run(options, cancelled);
+  StallMeter stalls;
   absl::Status status = entry.run(run);
+  stalls.Stop();
   if (absl::IsCancelled(status)) return status;
   run.timeline().End();
+  if (stalls.longest_s() > kStallWorthANote_s) {
+    run.Note(
+        fmt::format("this machine kept the drill from running for {:.1f} s at once: it was busy "
+                    "with other things, and goals that are about time say little",
+                    stalls.longest_s()));
+  }
   if (!status.ok()) {
     run.AddGoal("the drill could be carried out", false, std::string(base::Message(status)), "yes");
   }

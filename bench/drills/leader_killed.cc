@@ -69,7 +69,7 @@ absl::Status LeaderKilled(DrillRun& run) {
   run.AddGoal("writes whose outcome had to be asked for, and was learned", left_open == 0,
               fmt::format("{} asked for, {} not learned", writer.unknown(), left_open),
               "none not learned");
-  run.Judge(false);
+  run.Judge();
   run.SetPlot((*load)->PlotOf("Drill 1: the leader is killed under load",
                               "three times; mirrors go on from memory, linearizable reads and "
                               "writes wait out the election"));

@@ -32,7 +32,7 @@ class Run {
     run_.timeline().End();
     load_->Stop();
     service_->Kill();
-    run_.Judge();
+    run_.Judge(true);
     run_.SetPlot(load_->PlotOf("Drill 7: members and the client are stopped, and go on",
                                "pauses of 30 s in life are 6 s here; ages grow by the pause"));
     return absl::OkStatus();

@@ -57,9 +57,10 @@ struct Seen {
 absl::StatusOr<std::unique_ptr<Client>> Open(const DrillStore& store, const Case& one,
                                              Proof auth_needs, std::shared_ptr<Observer> observer) {
   ClientOptions options = store.ServiceOptions(
-      "service",
-      {{kConfigPrefix, Policy::FailStatic().Probation(absl::ZeroDuration())},
-       {kAuthPrefix, Policy::FailClosedAfter(kBound, auth_needs).Probation(absl::ZeroDuration())}});
+      "service", {{kConfigPrefix, Policy::FailStatic().Probation(absl::ZeroDuration())},
+                  {kAuthPrefix, Policy::FailClosedAfter(kBound, auth_needs)
+                                    .Probation(absl::ZeroDuration())
+                                    .StartupWait(absl::Seconds(2))}});
   options.clock = std::make_shared<Machine>(one.boot, one.wall_ahead, one.synchronized);
   options.observer = std::move(observer);
   return Client::Open(std::move(options));

@@ -22,11 +22,14 @@ const std::vector<DrillEntry>& AllDrills() {
       {8, "bad-config", "bad values: unparsable, grown, emptied, and one that crashes the service",
        BadConfig},
       {9, "revoked", "a user is revoked, and the network is cut before the news arrives", Revoked},
+      {10, "herd", "many clients come back at once", Herd},
       {11, "half-open", "connections that stand and carry nothing", HalfOpen},
       {12, "unavailable", "servers answer UNAVAILABLE to everything", AlwaysUnavailable},
       {13, "restore", "the store is restored from a backup: revisions go back", Restore},
+      {14, "disk-damage", "the copy on disk is damaged in every way", DiskDamage},
       {15, "fork", "a cloned process writes on under its twin's session", Fork},
       {0, "june-12", "12 June 2025: the store is away for 2 h 36 min", June12},
+      {0, "november-18", "18 November 2025: a poisoned file every five minutes", November18},
   };
   return drills;
 }

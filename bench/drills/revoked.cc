@@ -73,7 +73,7 @@ absl::Status Revoked(DrillRun& run) {
   run.AddGoal("refusals without a type", cut.failed == 0, fmt::format("{}", cut.failed), "0");
   run.AddGoal("revoked for good once the network is back", gone.ok(), gone.ok() ? "yes" : "no",
               "yes");
-  run.Judge();
+  run.Judge(true);
   Plot plot = timeline.NewPlot("Drill 9: revoked while the network is cut",
                                "N of FailClosedAfter is how long a revoked user may still enter");
   PlotPanel served;

@@ -245,15 +245,16 @@ constexpr RoleName kRoles[] = {{ServiceRole::kReader, "reader"},
 
 std::vector<std::string> ServiceTerms::Args() const {
   const std::string role_name = std::ranges::find(kRoles, role, &RoleName::role)->name;
-  return {"--role=" + role_name,
-          "--endpoints=" + absl::StrJoin(endpoints, ","),
-          "--name=" + name,
-          "--disk-dir=" + disk_dir,
-          "--prefix=" + prefix,
-          "--key=" + key,
-          "--bound=" + absl::FormatDuration(bound),
-          "--probation=" + absl::FormatDuration(probation),
-          fmt::format("--rate={}", reads_per_second)};
+  std::vector<std::string> args = {"--role=" + role_name,
+                                   "--endpoints=" + absl::StrJoin(endpoints, ","),
+                                   "--prefix=" + prefix,
+                                   "--key=" + key,
+                                   "--bound=" + absl::FormatDuration(bound),
+                                   "--probation=" + absl::FormatDuration(probation),
+                                   fmt::format("--rate={}", reads_per_second)};
+  if (!name.empty()) args.push_back("--name=" + name);
+  if (!disk_dir.empty()) args.push_back("--disk-dir=" + disk_dir);
+  return args;
 }
 
 absl::StatusOr<ServiceTerms> ServiceTerms::Parse(const std::vector<std::string>& args) {

@@ -7,6 +7,11 @@
 #include "bench/report.h"
 
 namespace holdfast::bench {
+namespace {
+
+constexpr absl::Duration kLive = absl::Seconds(30);
+
+}  // namespace
 
 // --- LinkLog ---
 
@@ -67,6 +72,12 @@ absl::StatusOr<std::unique_ptr<StandardLoad>> StandardLoad::Start(DrillRun& run,
   auto client = Client::Open(std::move(options));
   if (!client.ok()) return client.status();
   load->client_ = *std::move(client);
+  // Until the first bookmark nothing is known of the age.
+  const absl::Status live = run.Await("the mirrors are live", kLive, [&] {
+    return load->client_->state(kConfigPrefix) == Link::kLive &&
+           load->client_->state(kAuthPrefix) == Link::kLive;
+  });
+  if (!live.ok()) return live;
 
   Timeline& timeline = run.timeline();
   DrillOracle& oracle = run.oracle();

@@ -15,7 +15,7 @@ each worker of multiprocessing) open a new one. Callbacks run on threads of the 
 be quick, and must not call into the client.
 
 The fields of a configuration are listed in docs/c-api.md. The library is looked for as
-$HOLDFAST_LIBRARY, then as libholdfast.so.0.1.
+$HOLDFAST_LIBRARY, then by its SONAME, which is of the version that this module was written for.
 """
 
 import ctypes
@@ -25,6 +25,8 @@ from ctypes import (
     CFUNCTYPE, POINTER, Structure, byref, c_char_p, c_int, c_int32, c_int64, c_size_t, c_uint64,
     c_void_p,
 )
+
+SONAME = "libholdfast.so.0.4"
 
 ANY_AGE = 2**64 - 1  # of an option in ms
 _UNKNOWN_AGE = 2**64 - 1
@@ -55,7 +57,8 @@ class _ReadOptions(Structure):
 
 class _WriteResult(Structure):
     _fields_ = [("revision", c_uint64), ("deleted", c_int64), ("attempts", c_int32),
-                ("applied", c_int32), ("token", ctypes.c_char * _TOKEN_SIZE)]
+                ("applied", c_int32), ("deduplicated", c_int32), ("reserved", c_int32),
+                ("token", ctypes.c_char * _TOKEN_SIZE)]
 
 
 class _Status(Structure):
@@ -97,7 +100,7 @@ class _OpenOptions(Structure):
 
 
 def _load():
-    lib = ctypes.CDLL(os.environ.get("HOLDFAST_LIBRARY") or "libholdfast.so.0.1")
+    lib = ctypes.CDLL(os.environ.get("HOLDFAST_LIBRARY") or SONAME)
     error, write = POINTER(c_void_p), POINTER(_WriteResult)
     for name, result, arguments in [
         ("version", c_char_p, []),
@@ -222,7 +225,8 @@ class Written:
 
     def __init__(self, c):
         self.revision, self.deleted, self.attempts = c.revision, c.deleted, c.attempts
-        self.applied, self.token = bool(c.applied), c.token.decode()
+        self.applied, self.deduplicated = bool(c.applied), bool(c.deduplicated)
+        self.token = c.token.decode()
 
 
 class Mirror:

@@ -54,9 +54,9 @@ bool ParseNumber(std::string_view text, int base, uint64_t* number) {
 // Deletes itself.
 class UnaryCall : public ServerUnaryReactor, public GatedCall {
  public:
-  // `apply` fills the answer; under the world's mutex.
+  // `apply` fills the answer and its trailing metadata; under the world's mutex.
   UnaryCall(Member* member, const char* method, CallbackServerContext* context,
-            std::function<grpc::Status()> apply)
+            std::function<grpc::Status(Trailing*)> apply)
       : GatedCall(member, method, context), apply_(std::move(apply)) {
     Enter();
   }
@@ -66,16 +66,19 @@ class UnaryCall : public ServerUnaryReactor, public GatedCall {
  private:
   void Run() override {
     grpc::Status status;
+    Trailing trailing;
     {
       std::lock_guard lock(world().mutex);
-      status = apply_();
+      status = apply_(&trailing);
       world().Happened();
     }
-    Finish(lose_answer_ ? LostAnswer() : status);
+    if (lose_answer_) return Finish(LostAnswer());
+    for (const auto& [key, value] : trailing) context_->AddTrailingMetadata(key, value);
+    Finish(status);
   }
   void Refuse(const grpc::Status& status) override { Finish(status); }
 
-  const std::function<grpc::Status()> apply_;
+  const std::function<grpc::Status(Trailing*)> apply_;
 };
 
 // --- sessions ---
@@ -157,8 +160,9 @@ class FakeKv : public etcdserverpb::KV::CallbackService {
   ServerUnaryReactor* Range(CallbackServerContext* context,
                             const etcdserverpb::RangeRequest* request,
                             etcdserverpb::RangeResponse* response) override {
-    return new UnaryCall(member_, "Range", context,
-                         [=, this] { return DoRange(context, *request, response); });
+    return new UnaryCall(member_, "Range", context, [=, this](Trailing* trailing) {
+      return DoRange(*context, *request, response, trailing);
+    });
   }
   ServerUnaryReactor* Put(CallbackServerContext* context, const etcdserverpb::PutRequest* request,
                           etcdserverpb::PutResponse* response) override {
@@ -176,7 +180,7 @@ class FakeKv : public etcdserverpb::KV::CallbackService {
   ServerUnaryReactor* Compact(CallbackServerContext* context,
                               const etcdserverpb::CompactionRequest* request,
                               etcdserverpb::CompactionResponse* response) override {
-    return new UnaryCall(member_, "Compact", context, [=, this]() -> grpc::Status {
+    return new UnaryCall(member_, "Compact", context, [=, this](Trailing*) -> grpc::Status {
       if (member_->cut.has_value()) return NoLeader();
       grpc::Status status = world().data.Compact(request->revision());
       world().Fill(*member_, world().data.newest().revision, response->mutable_header());
@@ -188,12 +192,13 @@ class FakeKv : public etcdserverpb::KV::CallbackService {
  private:
   World& world() const { return *member_->world; }
 
-  grpc::Status DoRange(CallbackServerContext* context, const etcdserverpb::RangeRequest& request,
-                       etcdserverpb::RangeResponse* response) const {
+  grpc::Status DoRange(const CallbackServerContext& context,
+                       const etcdserverpb::RangeRequest& request,
+                       etcdserverpb::RangeResponse* response, Trailing* trailing) const {
     const FakeData::View view = world().ViewOf(*member_);
     if (!request.serializable() && member_->cut.has_value()) return NoLeader();
-    world().AddAge(*member_, context);
-    if (grpc::Status status = CheckTerms(*context, request, view); !status.ok()) return status;
+    world().AddAge(*member_, trailing);
+    if (grpc::Status status = CheckTerms(context, request, view); !status.ok()) return status;
     world().Fill(*member_, view.revision, response->mutable_header());
     return world().data.Range(request, view, response);
   }
@@ -226,17 +231,17 @@ class FakeKv : public etcdserverpb::KV::CallbackService {
   ServerUnaryReactor* Write(const char* method, CallbackServerContext* context,
                             const Request* request, Response* response,
                             grpc::Status (FakeData::*apply)(const Request&, Response*)) {
-    return new UnaryCall(member_, method, context, [=, this]() -> grpc::Status {
+    return new UnaryCall(member_, method, context, [=, this](Trailing* trailing) -> grpc::Status {
       if (member_->cut.has_value()) return NoLeader();
       std::optional<Stamp> stamp;
       if (grpc::Status status = ParseStamp(*context, &stamp); !status.ok()) return status;
-      world().AddAge(*member_, context);
+      world().AddAge(*member_, trailing);
       bool found = false;
       if (stamp.has_value()) {
         grpc::Status status = FindOutcome(world(), *stamp, response, &found);
         // As the server: 0 and 1 are answers for good, nothing is none.
         if (status.ok() || found) {
-          context->AddTrailingMetadata("holdfast-deduplicated", found ? "1" : "0");
+          trailing->emplace_back("holdfast-deduplicated", found ? "1" : "0");
         }
         if (!status.ok() || found) return status;
       }
@@ -372,7 +377,7 @@ class FakeMirror : public holdfast::v1::Mirror::CallbackService {
   ServerUnaryReactor* Report(CallbackServerContext* context,
                              const holdfast::v1::ReportRequest* request,
                              holdfast::v1::ReportResponse*) override {
-    return new UnaryCall(member_, "Report", context, [=, this] {
+    return new UnaryCall(member_, "Report", context, [=, this](Trailing*) {
       World& world = *member_->world;
       const auto it = std::find_if(
           world.reports.begin(), world.reports.end(),
@@ -390,7 +395,7 @@ class FakeMirror : public holdfast::v1::Mirror::CallbackService {
 
   ServerUnaryReactor* Clients(CallbackServerContext* context, const holdfast::v1::ClientsRequest*,
                               holdfast::v1::ClientsResponse* response) override {
-    return new UnaryCall(member_, "Clients", context, [=, this] {
+    return new UnaryCall(member_, "Clients", context, [=, this](Trailing*) {
       World& world = *member_->world;
       world.Fill(*member_, world.ViewOf(*member_).revision, response->mutable_header());
       for (const auto& report : world.reports) {
@@ -412,7 +417,7 @@ class FakeSessions : public holdfast::v1::Sessions::CallbackService {
 
   ServerUnaryReactor* Open(CallbackServerContext* context, const holdfast::v1::SessionOpenRequest*,
                            holdfast::v1::SessionOpenResponse* response) override {
-    return new UnaryCall(member_, "SessionOpen", context, [=, this]() -> grpc::Status {
+    return new UnaryCall(member_, "SessionOpen", context, [=, this](Trailing*) -> grpc::Status {
       World& world = *member_->world;
       if (member_->cut.has_value()) return NoLeader();
       world.Fill(*member_, world.data.newest().revision, response->mutable_header());
@@ -427,7 +432,7 @@ class FakeSessions : public holdfast::v1::Sessions::CallbackService {
   ServerUnaryReactor* Close(CallbackServerContext* context,
                             const holdfast::v1::SessionCloseRequest* request,
                             holdfast::v1::SessionCloseResponse* response) override {
-    return new UnaryCall(member_, "SessionClose", context, [=, this]() -> grpc::Status {
+    return new UnaryCall(member_, "SessionClose", context, [=, this](Trailing*) -> grpc::Status {
       World& world = *member_->world;
       if (member_->cut.has_value()) return NoLeader();
       world.Fill(*member_, world.data.newest().revision, response->mutable_header());

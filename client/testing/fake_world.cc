@@ -132,18 +132,18 @@ void World::Fill(const Member& member, int64_t revision,
   header->set_raft_term(kTerm);
 }
 
-void World::AddAge(const Member& member, grpc::CallbackServerContext* context) const {
+void World::AddAge(const Member& member, Trailing* trailing) const {
   if (options.plain_etcd) return;
   const std::optional<absl::Duration> age = AgeOf(member);
   if (age.has_value()) {
-    context->AddTrailingMetadata(
+    trailing->emplace_back(
         "holdfast-age-ms",
         fmt::format("{}", absl::ToInt64Milliseconds(absl::Ceil(*age, absl::Milliseconds(1)))));
   }
-  context->AddTrailingMetadata("holdfast-proof", age.has_value() ? "proven" : "unknown");
+  trailing->emplace_back("holdfast-proof", age.has_value() ? "proven" : "unknown");
   const bool leads = member.index == 0 && !member.cut.has_value();
-  context->AddTrailingMetadata("holdfast-source", leads ? "leader" : "follower");
-  context->AddTrailingMetadata("holdfast-incarnation", fmt::format("{:x}", IncarnationOf(member)));
+  trailing->emplace_back("holdfast-source", leads ? "leader" : "follower");
+  trailing->emplace_back("holdfast-incarnation", fmt::format("{:x}", IncarnationOf(member)));
 }
 
 Fault World::Arrive(Member* member, const char* method,

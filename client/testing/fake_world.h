@@ -92,7 +92,7 @@ class World {
   uint64_t IncarnationOf(const Member& member) const;
   std::optional<absl::Duration> AgeOf(const Member& member) const;  // nullopt: unknown
   void Fill(const Member& member, int64_t revision, etcdserverpb::ResponseHeader* header) const;
-  void AddAge(const Member& member, grpc::CallbackServerContext* context) const;
+  void AddAge(const Member& member, Trailing* trailing) const;
 
   // Counts a call, and says what is to happen to it. REQUIRES: mutex.
   Fault Arrive(Member* member, const char* method, const grpc::CallbackServerContext& context);

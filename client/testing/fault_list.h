@@ -16,12 +16,14 @@ namespace holdfast::testing::internal {
 
 class World;
 
+// Trailing metadata of an answer.
+using Trailing = std::vector<std::pair<std::string, std::string>>;
+
 struct Fault {
   enum class Kind { kNone, kAnswer, kLoseAnswer, kDrop, kHold, kDelay };
   Kind kind = Kind::kNone;
-  grpc::Status status = {};  // of kAnswer
-  // Trailing metadata of kAnswer.
-  std::vector<std::pair<std::string, std::string>> trailing = {};
+  grpc::Status status = {};                     // of kAnswer
+  Trailing trailing = {};                       // of kAnswer
   absl::Duration delay = absl::ZeroDuration();  // of kDelay
 };
 

@@ -4,15 +4,17 @@
 bindings_test.py BUILD_DIR SOURCE_DIR     (built: holdfast_c, holdfast-fake-store, the examples)
 """
 
+import glob
 import os
 import subprocess
 import sys
 import tempfile
 import threading
+import time
 import unittest
 
 BUILD, SOURCE = sys.argv[1], sys.argv[2]
-LIBRARY = os.path.join(BUILD, "client", "libholdfast.so.0.1")
+LIBRARY = os.path.join(BUILD, "client", "libholdfast.so")
 EXAMPLES = os.path.join(SOURCE, "client", "examples")
 os.environ["HOLDFAST_LIBRARY"] = LIBRARY
 sys.path.insert(0, EXAMPLES)
@@ -84,6 +86,11 @@ class Test(unittest.TestCase):
 
 
 class PythonTest(Test):
+    def test_it_loads_the_library_of_its_own_version(self):
+        major, minor, _ = holdfast.version().split(".")
+        soname = "libholdfast.so." + (major if major != "0" else f"{major}.{minor}")
+        self.assertEqual(holdfast.SONAME, soname)
+
     def test_reads_and_writes(self):
         client = self.open()
         written = client.put("/x/a", b"\x00\xff")
@@ -160,10 +167,18 @@ class PythonTest(Test):
 class ExampleTest(Test):
     """Each example, through the whole outage: the servers go, it is killed, it starts, they return."""
 
+    def wait_for_copy(self):
+        """Until the program has left a copy on disk: it is about to be killed."""
+        deadline = time.monotonic() + PATIENCE
+        while not glob.glob(os.path.join(self.dir.name, "config_edge-*.0*")):
+            self.assertLess(time.monotonic(), deadline, "no copy on disk")
+            time.sleep(0.01)
+
     def survives(self, *command, value="value={}"):
         self.store("put /config/edge/limits 100")
         program = Program(*command)
         program.wait_for(value.format(100), "proven")
+        self.wait_for_copy()
         self.store("stop")
         program.wait_for(value.format(100))
         program.close(kill=True)

@@ -152,7 +152,7 @@ TEST_F(CApi, SaysWhatIsWrongWithAConfiguration) {
 TEST(ClientConfig, EveryFieldReachesTheOptions) {
   const auto options = internal::ParseClientConfig(R"({
     "endpoints": ["a:1", "b:1"], "name": "edge", "disk_dir": "/d", "exactly_once": false,
-    "max_clock_slow": 0.01, "retry": {"max_attempts": 3, "cap": "1s"}, "hedge": {"floor": "1ms"},
+    "handle_termination": false, "max_clock_slow": 0.01, "retry": {"max_attempts": 3, "cap": "1s"}, "hedge": {"floor": "1ms"},
     "prefixes": [
       {"prefix": "/auth/", "policy": "fail-closed", "max_age": "4h", "at_least": "estimated",
        "reduced_after": "5m", "class": "auth", "startup_wait": "1s", "max_bytes": 1000},
@@ -167,6 +167,7 @@ TEST(ClientConfig, EveryFieldReachesTheOptions) {
   EXPECT_EQ(options->name, "edge");
   EXPECT_EQ(options->disk_dir, "/d");
   EXPECT_FALSE(options->exactly_once);
+  EXPECT_FALSE(options->handle_termination);
   EXPECT_EQ(options->max_clock_slow, 0.01);
   EXPECT_EQ(options->retry.max_attempts, 3);
   EXPECT_EQ(options->retry.cap, absl::Seconds(1));
@@ -280,12 +281,44 @@ TEST_F(CApi, AWriteWhoseAnswerIsLostSaysSo) {
   EXPECT_EQ(hf_resolve(client_, error.error, 0, nullptr, nullptr), HF_FAILED_PRECONDITION);
 }
 
+TEST_F(CApi, AWriteInASessionIsAskedForAgain) {
+  Open();
+  store_.faults().LoseAnswer({.method = "Put"});
+  hf_write_result written;
+  Error error;
+  ASSERT_EQ(hf_put(client_, hf_str("/x/a"), hf_str("1"), 0, &written, &error.error), HF_OK)
+      << error.text();
+  EXPECT_EQ(written.attempts, 2);
+  EXPECT_NE(written.deduplicated, 0);
+  EXPECT_EQ(store_.Get("/x/a")->version, 1u);
+  EXPECT_EQ(store_.deduplicated(), 1);
+}
+
+TEST_F(CApi, AnUnknownOutcomeIsFoundOutLater) {
+  Open();
+  ASSERT_EQ(hf_put(client_, hf_str("/x/warm"), hf_str("1"), 0, nullptr, nullptr), HF_OK);
+  store_.faults().Drop({.method = "Put"}, testing::FaultInjector::kForever);
+  Error unknown;
+  ASSERT_EQ(hf_put(client_, hf_str("/x/a"), hf_str("1"), 200, nullptr, &unknown.error), HF_UNKNOWN);
+  EXPECT_NE(hf_error_maybe_committed(unknown.error), 0);
+  EXPECT_EQ(store_.Get("/x/a"), std::nullopt);
+  store_.faults().Clear();
+  hf_write_result written;
+  Error error;
+  ASSERT_EQ(hf_resolve(client_, unknown.error, 0, &written, &error.error), HF_OK) << error.text();
+  EXPECT_EQ(written.revision, 3u);
+  EXPECT_EQ(store_.Get("/x/a")->version, 1u);
+}
+
 // --- mirrors ---
 
 TEST_F(CApi, AMirrorServesThroughAnOutageAndARestart) {
   store_.Put("/c/a", "1");
   Open();
-  EXPECT_EQ(hf_mirror_of(client_, hf_str("/elsewhere")), nullptr);
+  const hf_mirror* const none = hf_mirror_of(client_, hf_str("/elsewhere"));
+  EXPECT_EQ(none, nullptr);
+  hf_read* nothing = nullptr;
+  EXPECT_EQ(hf_mirror_get(none, hf_str("/elsewhere"), &nothing, nullptr), HF_FAILED_PRECONDITION);
   EXPECT_EQ(Str(hf_mirror_prefix(mirror())), "/c/");
   EXPECT_EQ(Get("/c/a"), "1");
   EXPECT_EQ(Get("/c/b"), "(none)");

@@ -386,6 +386,24 @@ TEST_F(MirrorClientTest, ALiveValueIsAlwaysThere) {
   EXPECT_EQ(***live, 3);
 }
 
+// The store holds a value that only the parser of a live value would refuse, and that comes after
+// Open.
+TEST_F(MirrorClientTest, ALiveValueBeginsWithTheCopyOnDiskIfTheStoreIsPoisoned) {
+  store_.Put("/c/k", "1");
+  ASSERT_TRUE(Open(Policy::FailStatic()).ok());
+  ASSERT_TRUE(Eventually([&] { return recorder_->written() != 0; }));
+  client_.reset();
+  store_.Put("/c/k", "poison");
+  ASSERT_TRUE(Open(Policy::FailStatic()).ok());
+  const auto live = client_->Open<int>("/c/k", ParseNumber);
+  ASSERT_TRUE(live.ok()) << live.status();
+  EXPECT_EQ(***live, 1);
+  ASSERT_TRUE(Eventually([&] { return !recorder_->rejections().empty(); }));
+  EXPECT_EQ(***live, 1);
+  Shows(store_.Put("/c/k", "2"));
+  EXPECT_EQ(***live, 2);
+}
+
 TEST_F(MirrorClientTest, ChangesAreToldInOrder) {
   store_.Put("/c/k", "0");
   ASSERT_TRUE(Open(Policy::FailStatic()).ok());

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <map>
 #include <memory>
+#include <sstream>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include "base/record_digest.h"
+#include "client/ctl/clients_command.h"
 #include "etcd/rpc.grpc.pb.h"
 #include "holdfast/client.grpc.pb.h"
 #include "tests/process/process_util.h"
@@ -166,6 +168,39 @@ TEST(MirrorLoad, IsServedByEveryMemberAcrossCompactionLossOfTheQuorumAndRestarts
   ahead.set_revision(whole.revision() + 1000);
   EXPECT_EQ(Load(cluster->endpoint(2), ahead).status.error_code(),
             grpc::StatusCode::FAILED_PRECONDITION);
+}
+
+void Report(const std::string& endpoint, const std::string& id, bool leaving = false) {
+  const auto stub = v1::Mirror::NewStub(Dial(endpoint));
+  grpc::ClientContext context;
+  v1::ReportRequest request;
+  request.set_client_id(id);
+  request.set_name("edge");
+  request.set_leaving(leaving);
+  v1::PrefixReport* prefix = request.add_prefixes();
+  prefix->set_prefix("/c/");
+  prefix->set_link("live");
+  prefix->set_revision(7);
+  v1::ReportResponse response;
+  const grpc::Status status = stub->Report(&context, request, &response);
+  EXPECT_TRUE(status.ok()) << status.error_message();
+}
+
+TEST(MirrorReports, AreListedFromAllMembersByHoldfastctl) {
+  auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
+  Report(cluster->endpoint(0), "c1");
+  Report(cluster->endpoint(1), "c2");
+  Report(cluster->endpoint(1), "c3");
+  Report(cluster->endpoint(1), "c3", /*leaving=*/true);
+  std::istringstream in;
+  std::ostringstream out, err;
+  ctl::Common common;
+  common.endpoints = cluster->Endpoints();
+  EXPECT_EQ(ctl::Clients(common, {in, out, err}), ctl::kOk) << err.str();
+  EXPECT_THAT(out.str(), testing::MatchesRegex("c1, edge, 127.0.0.1:[0-9]+, /c/, live, -, 7, -, "
+                                               "[0-9.]+s\nc2, edge, 127.0.0.1:[0-9]+, /c/, live, "
+                                               "-, 7, -, [0-9.]+s\n"));
 }
 
 }  // namespace

@@ -28,12 +28,13 @@
  * Errors      A function that can fail returns its code, and fills `*error` if `error` is not NULL;
  *             the caller frees that. After HF_OK `*error` is untouched, after anything else `*out`.
  * Threads     Everything may be called by any thread, and one object by several at once, except
- *             what frees it. After fork() the child uses nothing of its parent's: it opens anew.
+ *             what frees it. After fork() the child opens a client of its own: with its parent's,
+ *             calls are HF_ABORTED.
  * Callbacks   Run on the client's own threads, one at a time unless said otherwise, must not block,
  *             and must not call hf_close or a function that says "waits". Their context must live
  *             until hf_close has returned. No exception and no longjmp may leave one.
  * Times       Milliseconds where they are given, nanoseconds where they are told.
- * ABI         What is here stays within one soname (libholdfast.so.0.1; from 1.0 on, one major
+ * ABI         What is here stays within one soname (before 1.0 a minor version, then a major
  *             version): structs keep their fields, enums their numbers; functions are only added.
  */
 #ifndef HOLDFAST_HOLDFAST_H_
@@ -44,7 +45,7 @@
 #include <string.h>
 
 #define HF_VERSION_MAJOR 0
-#define HF_VERSION_MINOR 1
+#define HF_VERSION_MINOR 4
 #define HF_VERSION_PATCH 0
 
 #if defined(__GNUC__)
@@ -82,7 +83,7 @@ typedef enum hf_code {
   HF_PERMISSION_DENIED = 7,
   HF_RESOURCE_EXHAUSTED = 8,  /* held back: hf_error_retry_after_ms; or a scan beyond its limit */
   HF_FAILED_PRECONDITION = 9, /* older than was asked for, or than the policy allows */
-  HF_ABORTED = 10,            /* the session of exactly-once writes has expired, or was forked */
+  HF_ABORTED = 10,            /* another process writes in this client's session; no effect */
   HF_OUT_OF_RANGE = 11,       /* a compaction overtook a scan: scan again */
   HF_UNIMPLEMENTED = 12,
   HF_INTERNAL = 13,
@@ -125,7 +126,7 @@ HF_API const char* hf_grade_name(hf_grade grade);
 HF_API const char* hf_link_name(hf_link link);
 HF_API const char* hf_code_name(hf_code code);
 
-/* Of the library that runs, "0.1.0"; HF_VERSION_* are those of this header. */
+/* Of the library that runs, "0.4.0"; HF_VERSION_* are those of this header. */
 HF_API const char* hf_version(void);
 
 /* Texts that are handed out as char*. */
@@ -279,7 +280,9 @@ typedef struct hf_write_result {
   uint64_t revision;
   int64_t deleted; /* of a delete: keys that existed */
   int32_t attempts;
-  int32_t applied;           /* 0: hf_put_if found another revision, and did nothing */
+  int32_t applied;      /* 0: hf_put_if found another revision, and did nothing */
+  int32_t deduplicated; /* not 0: an earlier try of this write had taken effect, unheard */
+  int32_t reserved;
   char token[HF_TOKEN_SIZE]; /* for HF_AT_LEAST, also of another process; ends with NUL */
 } hf_write_result;
 
@@ -304,7 +307,8 @@ HF_API hf_code hf_resolve(hf_client* client, const hf_error* maybe_committed, ui
 
 typedef struct hf_mirror hf_mirror;
 
-/* The copy of the mirrored prefix that the key lies in; NULL: there is none. */
+/* The copy of the mirrored prefix that the key lies in; NULL: there is none. (With NULL, what
+ * returns a code below returns HF_FAILED_PRECONDITION; the rest must not be called.) */
 HF_API const hf_mirror* hf_mirror_of(const hf_client* client, hf_bytes key_or_prefix);
 HF_API hf_bytes hf_mirror_prefix(const hf_mirror* mirror);
 

@@ -1,5 +1,9 @@
 // A typed value that is always there: parsed once per change, read without waiting.
 //
+// Open live values right after Client::Open: with a copy on disk, nothing newer is served in the
+// first second, so that a parser has its say first. (A Policy's validators have theirs from the
+// beginning.)
+//
 //   auto limits = *client->Open<Limits>("/config/edge/limits", ParseLimits);
 //   if ((*limits)->max_rps < rps) Shed();   // store up or down: the same line, the same cost
 #pragma once
