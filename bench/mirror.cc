@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <condition_variable>
 #include <cstdlib>
 #include <filesystem>
 #include <limits>
@@ -217,6 +216,7 @@ class Bench {
     absl::Status status = OpenMirrors(options_.key_prefix, options_.mirror.keys, 1, &mirrors);
     if (status.ok()) status = Phase("idle", options_.mirror.idle_rate, mirrors);
     if (status.ok()) status = Phase("one mirror", options_.rate, mirrors);
+    if (status.ok()) status = Phase("one, as many", options_.mirror.many_rate, mirrors);
     if (!status.ok()) return status;
 
     const uint32_t count = options_.mirror.mirrors;
@@ -225,9 +225,9 @@ class Bench {
     status = OpenMirrors(options_.key_prefix, options_.mirror.keys, count, &mirrors);
     if (!status.ok()) return status;
     const double seconds = SecondsSince(open_ns);
-    status = Phase(fmt::format("{} mirrors", count), options_.rate, mirrors);
-    Table& table = turn_.tables.back();
-    Add(&table, "open", "s", seconds, Better::kLower);
+    status = Phase(fmt::format("{} mirrors", count), options_.mirror.many_rate, mirrors);
+    if (!status.ok()) return status;
+    Add(&turn_.tables.back(), "open", "s", seconds, Better::kLower);
     return status;
   }
 
@@ -420,9 +420,11 @@ class Bench {
 absl::StatusOr<BenchReport> MirrorBench(const Options& options,
                                         const std::atomic<bool>& cancelled) {
   const std::string load = fmt::format(
-      "mirrors of {} keys; puts: {} a second, then {}; then {} mirrors; then one of {} keys",
+      "mirrors of {} keys; puts: {} a second, then {}; with {} mirrors {} a second; then one "
+      "mirror "
+      "of {} keys",
       options.mirror.keys, options.mirror.idle_rate, LoopName(options), options.mirror.mirrors,
-      options.mirror.large_keys);
+      options.mirror.many_rate, options.mirror.large_keys);
   return SideBySide(options, load,
                     [&](Side side, uint32_t) { return Bench(options, side, cancelled).Run(); });
 }

@@ -2,7 +2,7 @@
 //
 //   idle       --idle-rate puts a second, one mirror: put to visible
 //   one        --rate, one mirror
-//   many       --rate, --mirrors of them, each a client of its own; the servers' CPU beside "one"
+//   many       --many-rate, first one mirror, then --mirrors of them, each a client of its own
 //   large      a mirror of --large keys: loading it, its memory, then changes in a closed loop
 //   disk       a mirror of --disk-bytes starts from its copy on disk while no server can be reached
 //

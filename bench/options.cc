@@ -314,6 +314,8 @@ void AddMirror(CLI::App& app, Options& o) {
       ->capture_default_str();
   command->add_option("--idle-rate", o.mirror.idle_rate, "puts a second while nothing else happens")
       ->capture_default_str();
+  command->add_option("--many-rate", o.mirror.many_rate, "puts a second with all mirrors")
+      ->capture_default_str();
   command->add_option("--large", o.mirror.large_keys, "keys of one large mirror; 0: none")
       ->capture_default_str();
   AddBytes(command, "--disk-bytes", &o.mirror.disk_bytes,
@@ -581,6 +583,9 @@ absl::Status ValidateMirror(const Options& o) {
   }
   if (!(m.idle_rate > 0 && m.idle_rate <= kMaxRate)) {
     return OutOfRange("--idle-rate", fmt::format("above 0, at most {:.0f}", kMaxRate));
+  }
+  if (!(m.many_rate > 0 && m.many_rate <= kMaxRate)) {
+    return OutOfRange("--many-rate", fmt::format("above 0, at most {:.0f}", kMaxRate));
   }
   if (m.disk_bytes > uint64_t{1} << 30) return OutOfRange("--disk-bytes", "at most 1G");
   if (o.value_size < kStampBytes) {

@@ -97,7 +97,8 @@ struct MirrorOptions {
   uint64_t keys = 10'000;  // of the mirrors whose propagation is measured
   uint32_t mirrors = 200;
   double idle_rate = 20;
-  uint64_t large_keys = 1'000'000;           // 0: no large mirror
+  double many_rate = 100;           // with all mirrors: each put is delivered to each of them
+  uint64_t large_keys = 1'000'000;  // 0: no large mirror
   uint64_t disk_bytes = uint64_t{10} << 20;  // 0: no start from disk
 };
 

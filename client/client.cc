@@ -134,17 +134,16 @@ class Client::Impl {
   // The answer that this process's own copy gives at once to a read with these options; nullopt:
   // the store is asked. `read(mirror)` reads it.
   template <class T, class ReadMirror>
-  std::optional<Result<T>> Local(std::string_view key, const ReadOptions& options,
-                                 ReadMirror read) const {
+  std::optional<Result<T>> Local(std::string_view key, std::string_view range_end,
+                                 const ReadOptions& options, ReadMirror read) const {
     using Level = ReadOptions::Level;
     internal::MirrorImpl* mirror = FindMirror(key);
-    const Policy* policy = mirrors_ == nullptr ? nullptr : mirrors_->PolicyOf(key);
-    if (policy != nullptr && policy->rule() == Policy::Rule::kNeverStale &&
-        options.level() != Level::kLinearizable) {
-      return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
-          "\"{}\" is of a prefix that is never served stale (Policy::NeverStale): read it with "
-          "ReadOptions::Linearizable()",
-          base::Printable(key))));
+    if (options.level() != Level::kLinearizable && NeverStaleIn(key, range_end)) {
+      return absl::FailedPreconditionError(
+          base::ToAbsl(fmt::format("\"{}\" is, or has a part, of a prefix that is never served "
+                                   "stale (Policy::NeverStale): read it with "
+                                   "ReadOptions::Linearizable()",
+                                   base::Printable(key))));
     }
     if (options.level() == Level::kLocal) {
       if (mirror != nullptr) return read(*mirror);
@@ -156,12 +155,23 @@ class Client::Impl {
     if (mirror == nullptr) return std::nullopt;
     if (options.level() == Level::kBounded) {
       Result<T> answer = read(*mirror);
-      if (answer.ok() && answer->fresh.Within(options.max_age())) return answer;
+      // Not the defaults, before the store was asked.
+      if (answer.ok() && answer->fresh.Within(options.max_age()) &&
+          answer->fresh.source() != Source::kDefault) {
+        return answer;
+      }
     }
     if (options.level() == Level::kAtLeast &&
         mirror->WaitFor(options.token(), absl::ZeroDuration()).ok()) {
       Result<T> answer = read(*mirror);
-      if (answer.ok()) return answer;
+      const Token& token = options.token();
+      // The mirror may have gone on to another incarnation since.
+      const bool of_it = answer.ok() && (token.incarnation == 0 || answer->incarnation == 0 ||
+                                         token.incarnation == answer->incarnation);
+      if (of_it && answer->fresh.source() != Source::kDefault &&
+          answer->fresh.revision() >= token.revision) {
+        return answer;
+      }
     }
     return std::nullopt;
   }
@@ -184,9 +194,12 @@ class Client::Impl {
   }
 
   // Without the rungs that a never-stale prefix does not have.
-  ReadOptions Allowed(std::string_view key, const ReadOptions& options) const {
-    const Policy* policy = mirrors_ == nullptr ? nullptr : mirrors_->PolicyOf(key);
-    if (policy == nullptr || policy->rule() != Policy::Rule::kNeverStale) return options;
+  bool NeverStaleIn(std::string_view key, std::string_view range_end) const {
+    return mirrors_ != nullptr && mirrors_->NeverStaleIn(key, range_end);
+  }
+  ReadOptions Allowed(std::string_view key, std::string_view range_end,
+                      const ReadOptions& options) const {
+    if (!NeverStaleIn(key, range_end)) return options;
     ReadOptions allowed = ReadOptions::Linearizable();
     allowed.Deadline(options.deadline()).MaxEntries(options.max_entries());
     return allowed;
@@ -386,11 +399,11 @@ auto ReadPrefix(std::string_view prefix, const ReadOptions& options) {
 void Client::Get(std::string_view key, const ReadOptions& options,
                  Done<Read<std::optional<Entry>>> done) {
   using Answer = std::optional<Entry>;
-  if (auto local = impl_->Local<Answer>(key, options, ReadKey(key))) {
+  if (auto local = impl_->Local<Answer>(key, "", options, ReadKey(key))) {
     return impl_->Deliver<Read<Answer>>(*std::move(local), std::move(done));
   }
   impl_->Range(
-      What("Get", key), RangeQuery::Key(key), impl_->Allowed(key, options),
+      What("Get", key), RangeQuery::Key(key), impl_->Allowed(key, "", options),
       [impl = impl_.get(), key = std::string(key), options,
        done = std::move(done)](Result<RangeResult> read) mutable {
         Result<Answer> answer = absl::UnknownError("");
@@ -407,7 +420,17 @@ void Client::Get(std::string_view key, const ReadOptions& options,
 
 void Client::Range(const RangeQuery& query, const ReadOptions& options,
                    Done<Read<RangeResult>> done) {
-  impl_->Range(What("Range", query.key), query, options, std::move(done));
+  const bool never_stale = impl_->NeverStaleIn(query.key, query.range_end);
+  if (never_stale && options.level() != ReadOptions::Level::kLinearizable) {
+    return impl_->Deliver<Read<RangeResult>>(
+        absl::FailedPreconditionError(base::ToAbsl(fmt::format(
+            "Range \"{}\": a part of it is never served stale (Policy::NeverStale): read it with "
+            "ReadOptions::Linearizable()",
+            base::Printable(query.key)))),
+        std::move(done));
+  }
+  impl_->Range(What("Range", query.key), query, impl_->Allowed(query.key, query.range_end, options),
+               std::move(done));
 }
 
 namespace {
@@ -486,7 +509,8 @@ class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
 void Client::Scan(std::string_view prefix, const ReadOptions& options,
                   Done<Read<std::vector<Entry>>> done) {
   using Answer = std::vector<Entry>;
-  if (auto local = impl_->Local<Answer>(prefix, options, ReadPrefix(prefix, options))) {
+  if (auto local =
+          impl_->Local<Answer>(prefix, PrefixEnd(prefix), options, ReadPrefix(prefix, options))) {
     return impl_->Deliver<Read<Answer>>(*std::move(local), std::move(done));
   }
   auto then = [impl = impl_.get(), prefix = std::string(prefix), options,
@@ -494,8 +518,8 @@ void Client::Scan(std::string_view prefix, const ReadOptions& options,
     std::move(done)(
         impl->OrLocal<Answer>(prefix, options, std::move(answer), ReadPrefix(prefix, options)));
   };
-  std::make_shared<ScanJob<Impl>>(impl_.get(), prefix, impl_->Allowed(prefix, options),
-                                  std::move(then))
+  std::make_shared<ScanJob<Impl>>(
+      impl_.get(), prefix, impl_->Allowed(prefix, PrefixEnd(prefix), options), std::move(then))
       ->Start();
 }
 
@@ -549,6 +573,7 @@ Mirror* Client::mirror(std::string_view key_or_prefix) const {
 
 absl::StatusOr<std::shared_ptr<internal::LiveCore>> Client::OpenLive(std::string_view key,
                                                                      ParseAny parse) {
+  if (!impl_->InOwnProcess()) return internal::Dispatcher::AfterFork();
   internal::MirrorImpl* mirror = impl_->FindMirror(key);
   if (mirror != nullptr) return mirror->OpenLive(key, std::move(parse));
   return absl::FailedPreconditionError(base::ToAbsl(
@@ -583,13 +608,15 @@ absl::StatusOr<WriteResult> Client::Resolve(const absl::Status& maybe_committed,
 }
 
 Result<std::optional<Entry>> Client::Get(std::string_view key, const ReadOptions& options) {
-  if (auto local = impl_->Local<std::optional<Entry>>(key, options, ReadKey(key))) return *local;
+  if (auto local = impl_->Local<std::optional<Entry>>(key, "", options, ReadKey(key)))
+    return *local;
   return WaitFor<Read<std::optional<Entry>>>(
       impl_->loop(), [&](auto done) { Get(key, options, std::move(done)); });
 }
 
 Result<std::vector<Entry>> Client::Scan(std::string_view prefix, const ReadOptions& options) {
-  if (auto local = impl_->Local<std::vector<Entry>>(prefix, options, ReadPrefix(prefix, options))) {
+  if (auto local = impl_->Local<std::vector<Entry>>(prefix, PrefixEnd(prefix), options,
+                                                    ReadPrefix(prefix, options))) {
     return *std::move(local);
   }
   return WaitFor<Read<std::vector<Entry>>>(

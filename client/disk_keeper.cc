@@ -89,6 +89,9 @@ void DiskKeeper::Serve(Slot& slot, std::unique_lock<std::mutex>& lock, bool all)
     const absl::Duration begun = scheduler_->Now();
     absl::Status status =
         slot.files->Write(generation.records, generation.info, generation.on_trial);
+    if (status.ok() && !slot.files->writes()) {
+      status = absl::AlreadyExistsError("another process keeps the copies of this prefix");
+    }
     const absl::Duration now = scheduler_->Now();
     slot.next_write = now + std::max(kWriteEvery, (now - begun) * kWriteShare);
     scheduler_->Post([events = slot.events, build = generation.build,

@@ -1,5 +1,6 @@
 // The thread that keeps the last-known-good copies of one client's mirrors on disk, and looks for
-// operators' files. Slow or broken disks hold up nobody else.
+// operators' files. Slow or broken disks hold up nobody else
+// (the few bytes of a trial are written by the feed itself: client/last_good.h).
 //
 // Threads: the methods from the scheduler's thread. What is asked for is kept as "the newest of
 // each kind" per prefix, so nothing can queue up.
@@ -30,7 +31,7 @@ class DiskKeeper {
   static constexpr int kWriteShare = 20;
   static constexpr absl::Duration kPollOverrideEvery = absl::Milliseconds(500);
 
-  // Told on the scheduler's thread.
+  // Told on the scheduler's thread. `written` with ALREADY_EXISTS: another process is the writer.
   struct Events {
     absl::AnyInvocable<void(uint64_t build, uint64_t revision, const absl::Status&)> written;
     absl::AnyInvocable<void(absl::StatusOr<LastGood::Override>)> override_changed;

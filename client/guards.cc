@@ -11,6 +11,14 @@ namespace {
 
 constexpr char kRelease[] = "look at it, then let it through with Mirror::MarkAccepted";
 
+size_t BytesWithout(const MirrorSnapshot& set, const std::set<std::string, std::less<>>& ignored) {
+  size_t bytes = set.bytes();
+  for (const std::string& key : ignored) {
+    if (const auto entry = set.Find(key)) bytes -= entry->key.size() + entry->value.size();
+  }
+  return bytes;
+}
+
 }  // namespace
 
 absl::Status CheckSize(const Policy& policy, const MirrorSnapshot& after) {
@@ -21,14 +29,17 @@ absl::Status CheckSize(const Policy& policy, const MirrorSnapshot& after) {
 }
 
 absl::Status CheckChange(const Policy& policy, const MirrorSnapshot& before,
-                         const MirrorSnapshot& after) {
-  if (before.size() == 0) return absl::OkStatus();
-  if (after.bytes() > Policy::kGrowthGuardFloor &&
-      static_cast<double>(after.bytes()) >
-          policy.hold_if_grows() * static_cast<double>(before.bytes())) {
+                         const MirrorSnapshot& after,
+                         const std::set<std::string, std::less<>>& ignored) {
+  const size_t bytes_before = BytesWithout(before, ignored);
+  const size_t bytes_after = BytesWithout(after, ignored);
+  if (before.size() == 0 || bytes_before == 0) return absl::OkStatus();
+  if (bytes_after > Policy::kGrowthGuardFloor &&
+      static_cast<double>(bytes_after) >
+          policy.hold_if_grows() * static_cast<double>(bytes_before)) {
     return absl::FailedPreconditionError(fmt::format(
         "the set has grown from {} to {} bytes, more than {} times (Policy::HoldIfGrows): {}",
-        before.bytes(), after.bytes(), policy.hold_if_grows(), kRelease));
+        bytes_before, bytes_after, policy.hold_if_grows(), kRelease));
   }
   if (policy.hold_if_deletes() >= 1) return absl::OkStatus();
   // An auth prefix of a few users must be able to lose its last one at once.
@@ -36,8 +47,8 @@ absl::Status CheckChange(const Policy& policy, const MirrorSnapshot& before,
   if (before.size() < Policy::kDeleteGuardFloor && !emptied) return absl::OkStatus();
   size_t gone = 0;
   VersionStore::Diff(before, after, SIZE_MAX,
-                     [&gone](std::string_view, const EntryView* was, const EntryView* is) {
-                       if (was != nullptr && is == nullptr) ++gone;
+                     [&](std::string_view key, const EntryView* was, const EntryView* is) {
+                       if (was != nullptr && is == nullptr && !ignored.contains(key)) ++gone;
                      });
   if (static_cast<double>(gone) > policy.hold_if_deletes() * static_cast<double>(before.size())) {
     return absl::FailedPreconditionError(

@@ -44,7 +44,8 @@ void MirrorImpl::NoteTrial() {
 }
 
 void MirrorImpl::AdvanceProbation(absl::Duration now) {
-  if (!usable_ || defaults_served_) return;
+  // An operator's values prove nothing about the store's.
+  if (!usable_ || override_.present) return;
   const absl::Duration probation = options_.policy.probation();
   const bool due = on_trial_.empty() || now - on_trial_.back().at >= probation / kCheckpoints;
   if (checkpoint_build_ != accepted_build_ && due) {
@@ -89,7 +90,7 @@ GenerationInfo MirrorImpl::Generation() const {
 
 // An operator's values are nobody's last known good: while they are in force nothing is written.
 void MirrorImpl::WriteSoon() {
-  if (keeper_ == nullptr || override_.present || !usable_ || defaults_served_) return;
+  if (keeper_ == nullptr || override_.present || !usable_) return;
   if (accepted_build_ == written_build_) return;
   next_disk_try_ = options_.scheduler->Now() + kDiskRetryEvery;
   const bool on_trial = !good_.has_value() || !SameContent(*good_, accepted_);
@@ -106,6 +107,7 @@ void MirrorImpl::NoteClaim() {
 }
 
 void MirrorImpl::OnWritten(uint64_t build, uint64_t revision, const absl::Status& status) {
+  if (absl::IsAlreadyExists(status)) return;  // another process writes; Tick tries again
   if (!status.ok()) return TellDiskProblem(status);
   written_build_ = std::max(written_build_, build);
   written_revision_ = revision;
@@ -141,7 +143,16 @@ void MirrorImpl::OnOverride(absl::StatusOr<LastGood::Override> changed) {
     }
   }
   Build();
+  // The operator is the one who looks: the guards have nothing to add to his changes, validators
+  // do.
+  operators_keys_.clear();
+  const auto note = [this](const LastGood::Override& file) {
+    for (const Entry& entry : file.put) operators_keys_.insert(entry.key);
+    operators_keys_.insert(file.deleted.begin(), file.deleted.end());
+  };
+  note(override_);
   override_ = *std::move(changed);
+  note(override_);
   const auto hide = [this](const std::string& key) {
     const std::optional<EntryView> entry = head_.Find(key);
     shadow_[key] = entry.has_value() ? std::optional(entry->ToEntry()) : std::nullopt;
@@ -157,8 +168,6 @@ void MirrorImpl::OnOverride(absl::StatusOr<LastGood::Override> changed) {
     head_changed_ = true;
   }
   Build();
-  // The operator is the one who looks: the guards have nothing to add, validators do.
-  guards_waived_build_ = head_build_;
   if (head_build_ == judged_build_) {
     Publish();
   } else {

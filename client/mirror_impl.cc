@@ -61,11 +61,19 @@ class MirrorImpl::LiveImpl : public LiveCore {
 
   Any Current() const override { return slot_->value.Load(); }
   absl::StatusOr<Any> Get() const override {
-    // The info first: the value is then at least as new.
-    const absl::StatusOr<bool> may = mirror_->MayServe(mirror_->Info());
-    if (!may.ok()) return may.status();
-    if (!*may && slot_->default_value != nullptr) return slot_->default_value;
-    return slot_->value.Load();
+    // The record first: the value is then at least as new.
+    bool there = false;
+    const absl::StatusOr<Freshness> read =
+        mirror_->Visit(slot_->key, [&there](const EntryView* entry) { there = entry != nullptr; });
+    if (!read.ok()) return read.status();
+    if (!there) {
+      return absl::NotFoundError(
+          base::ToAbsl(fmt::format("\"{}\" does not exist any more", base::Printable(slot_->key))));
+    }
+    if (read->source() != Source::kDefault) return slot_->value.Load();
+    if (slot_->default_value != nullptr) return slot_->default_value;
+    return absl::FailedPreconditionError(base::ToAbsl(
+        fmt::format("\"{}\": the policy's default cannot be parsed", base::Printable(slot_->key))));
   }
   Freshness fresh() const override { return mirror_->fresh(); }
   void OnChange(absl::AnyInvocable<void(Any)> changed) override {
@@ -83,7 +91,7 @@ MirrorImpl::MirrorImpl(Options options)
     : options_(std::move(options)),
       judge_(std::make_unique<Judge>(options_.scheduler)),
       started_at_(options_.scheduler->Now()) {
-  if (options_.policy.rule() == Policy::Rule::kFailOpen) {
+  if (!options_.policy.defaults().empty()) {
     defaults_store_ = std::make_unique<VersionStore>();
     for (const Entry& entry : options_.policy.defaults()) {
       defaults_store_->Put({.key = entry.key, .value = entry.value});
@@ -128,7 +136,6 @@ absl::Status MirrorImpl::LoadFromDisk(std::unique_ptr<LastGood> files) {
   accepted_ = head_;
   accepted_build_ = judged_build_ = written_build_ = head_build_;
   claim_ = loaded->info.claim;
-  take_from_ = absl::InfiniteDuration();
   written_revision_ = loaded->info.revision;
   usable_ = true;
   suspects_ = loaded->suspects;
@@ -163,22 +170,16 @@ void MirrorImpl::AttachDisk(DiskKeeper* keeper, size_t slot) {
   slot_ = slot;
 }
 
-void MirrorImpl::ServeDefaults() {
-  if (usable_ || options_.policy.defaults().empty()) return;
-  for (const Entry& entry : options_.policy.defaults()) {
-    PutHead({.key = entry.key, .value = entry.value});
-  }
-  head_changed_ = true;
-  Build();
-  judged_build_ = accepted_build_ = head_build_;
-  accepted_ = head_;
-  usable_ = defaults_served_ = true;
-  Publish();
+void MirrorImpl::Begin(std::optional<LastGood::Override> first) {
+  // Before the grace: what an operator overrides may be what the service cannot live with.
+  if (first.has_value()) OnOverride(*std::move(first));
+  if (accepted_info_.from_disk) take_from_ = absl::InfiniteDuration();
 }
 
 // --- the feed ---
 
-MirrorImpl::Position MirrorImpl::position() const {
+MirrorImpl::Position MirrorImpl::position() {
+  Build();  // the digest is of all that was applied
   Position position{head_info_.revision, head_info_.incarnation, head_info_.cluster_id, ""};
   if (head_info_.revision > 0 && !override_.present) {
     position.digest = VersionStore::RecordsDigest(head_).ToBytes();
@@ -223,7 +224,10 @@ void MirrorImpl::TakeSnapshot(const v1::LoadHead& head, std::vector<v1::LoadResp
   const bool another =
       head.incarnation() != head_info_.incarnation || head.cluster_id() != head_info_.cluster_id;
   // A claim of another incarnation's data says nothing of this one's.
-  if (another) head_claim_.reset();
+  if (another) {
+    head_claim_.reset();
+    guards_waived_to_ = 0;  // it was of other revisions
+  }
   head_info_ = {.revision = head.revision(),
                 .incarnation = head.incarnation(),
                 .cluster_id = head.cluster_id()};
@@ -243,7 +247,10 @@ void MirrorImpl::TakeUnchanged(const v1::LoadHead& head) {
   head_info_.incarnation = head.incarnation();
   head_info_.cluster_id = head.cluster_id();
   ++resumes_;
-  if (another) head_claim_.reset();
+  if (another) {
+    head_claim_.reset();
+    guards_waived_to_ = 0;
+  }
   if (accepted_build_ != head_build_ || !usable_) return;
   if (another) claim_ = Claim();
   accepted_info_ = head_info_;
@@ -281,7 +288,7 @@ void MirrorImpl::TakeClaim(uint64_t revision, Claim claim) {
   head_claim_ = claim;
   head_claim_build_ = head_build_;
   // W4: of what is refused or still being judged, nothing is claimed.
-  if (accepted_build_ != head_build_ || !usable_ || defaults_served_) return;
+  if (accepted_build_ != head_build_ || !usable_) return;
   head_info_.from_disk = false;
   accepted_info_ = head_info_;
   // An older claim stays true while the data moves forward: the better of the two is kept.
@@ -318,10 +325,11 @@ absl::Status MirrorImpl::CheckSuspects() const {
 absl::Status MirrorImpl::CheckHead(bool same_content) const {
   if (absl::Status status = CheckSize(options_.policy, head_); !status.ok()) return status;
   if (same_content) return absl::OkStatus();
-  if (head_info_.revision != 0 && head_info_.revision <= guards_waived_to_) return absl::OkStatus();
+  // The revision at which the head was built, not what a bookmark has added since.
+  if (head_.revision() != 0 && head_.revision() <= guards_waived_to_) return absl::OkStatus();
   if (absl::Status status = CheckSuspects(); !status.ok()) return status;
-  const bool compare = usable_ && !defaults_served_ && head_build_ != guards_waived_build_;
-  return compare ? CheckChange(options_.policy, accepted_, head_) : absl::OkStatus();
+  return usable_ ? CheckChange(options_.policy, accepted_, head_, operators_keys_)
+                 : absl::OkStatus();
 }
 
 bool MirrorImpl::LivesChanged(const MirrorSnapshot& version) const {
@@ -332,15 +340,19 @@ bool MirrorImpl::LivesChanged(const MirrorSnapshot& version) const {
 }
 
 void MirrorImpl::Consider() {
-  if (judging_ || head_build_ == judged_build_) return;
+  if (judging_) return;
+  Build();  // head_info_ speaks of all that was applied
+  if (head_build_ == judged_build_) return;
   if (judge_->busy()) return;  // the service's own code has overrun; Tick tries again
-  if (options_.scheduler->Now() < take_from_) return;  // so does it here
+  // So does it here; nothing is gained by waiting if what there is may not be served.
+  if (options_.scheduler->Now() < take_from_ && usable_ && !expired().has_value()) return;
   judged_build_ = head_build_;
-  const bool same = usable_ && !defaults_served_ && SameContent(head_, accepted_);
+  const bool same = usable_ && SameContent(head_, accepted_);
   if (absl::Status status = CheckHead(same); !status.ok()) {
-    return Refuse(head_info_.revision, status);
+    return Refuse(head_.revision(), status);
   }
   const bool validate = !same && !options_.policy.validators().empty();
+  candidate_claim_ = head_claim_;
   if (!validate && !LivesChanged(head_)) return Accept(head_, head_build_, head_info_, {});
   judging_ = true;
   candidate_ = head_;
@@ -363,7 +375,11 @@ void MirrorImpl::OnVerdict(Verdict verdict) {
   if (judged_lives_ != lives_.size()) {
     judged_build_ = 0;  // a parser came meanwhile: it has a word too
   } else if (!verdict.status.ok()) {
-    Refuse(candidate_info_.revision, verdict.status);
+    Refuse(candidate_.revision(), verdict.status);
+    if (absl::IsDeadlineExceeded(verdict.status)) {
+      ask_again_at_ = options_.scheduler->Now() + ask_again_wait_;
+      ask_again_wait_ = std::min(2 * ask_again_wait_, kAskAgainMax);
+    }
   } else {
     Accept(candidate_, verdict.build, candidate_info_, std::move(verdict.parsed));
   }
@@ -374,6 +390,7 @@ void MirrorImpl::OnVerdict(Verdict verdict) {
 void MirrorImpl::Refuse(uint64_t revision, const absl::Status& why) {
   const bool again = refused_revision_ == revision;
   refused_revision_ = revision;
+  ask_again_at_.reset();
   {
     std::lock_guard lock(told_mutex_);
     told_refused_revision_ = revision;
@@ -392,23 +409,28 @@ void MirrorImpl::Refuse(uint64_t revision, const absl::Status& why) {
 void MirrorImpl::Accept(const MirrorSnapshot& version, uint64_t build, const Head& info,
                         std::vector<Verdict::Parsed> parsed) {
   const MirrorSnapshot before = usable_ ? accepted_ : MirrorSnapshot();
-  const bool changed = !usable_ || defaults_served_ || !SameContent(accepted_, version);
+  const bool changed = !usable_ || !SameContent(accepted_, version);
   const bool another = info.incarnation != accepted_info_.incarnation ||
                        info.cluster_id != accepted_info_.cluster_id;
   accepted_ = version;
   accepted_build_ = build;
   accepted_info_ = info;
   // Freshness 1: a claim stays true while the data moves forward, but not into another incarnation.
-  if (another || defaults_served_) claim_ = Claim();
-  if (head_claim_.has_value() && head_claim_build_ <= build) {
+  if (another) {
+    claim_ = Claim();
+    on_trial_.clear();  // their revisions are of another history
+  }
+  // Of this set or an older one: while it was judged, bookmarks may have come for newer heads.
+  const std::optional<Claim> claim =
+      head_claim_.has_value() && head_claim_build_ <= build ? head_claim_ : candidate_claim_;
+  if (claim.has_value() && !another) {
     // A member that was just started tells no age: what was known before stays the better claim.
-    if (Better(*head_claim_)) claim_ = *head_claim_;
-    accepted_info_.revision = std::max(accepted_info_.revision, head_claim_->revision);
+    if (Better(*claim)) claim_ = *claim;
+    accepted_info_.revision = std::max(accepted_info_.revision, claim->revision);
   }
-  if (info.revision > 0) {
-    usable_ = true;
-    defaults_served_ = false;
-  }
+  if (info.revision > 0) usable_ = true;
+  ask_again_at_.reset();
+  ask_again_wait_ = kAskAgainFirst;
   if (refused_revision_ != 0) {
     refused_revision_ = 0;
     ++refusals_seen_;
@@ -435,9 +457,7 @@ void MirrorImpl::Accept(const MirrorSnapshot& version, uint64_t build, const Hea
 }
 
 void MirrorImpl::Publish() {
-  claim_.source = defaults_served_           ? Source::kDefault
-                  : accepted_info_.from_disk ? Source::kDisk
-                                             : Source::kMirror;
+  claim_.source = accepted_info_.from_disk ? Source::kDisk : Source::kMirror;
   store_.Publish(accepted_, {.revision = accepted_info_.revision,
                              .incarnation = accepted_info_.incarnation,
                              .cluster_id = accepted_info_.cluster_id,
@@ -446,6 +466,38 @@ void MirrorImpl::Publish() {
                              .overridden = override_.present,
                              .usable = usable_});
   Notify();
+}
+
+// What is served holds every version behind it: those go in the order of the chain. Two copies, at
+// the chain's end, let go of all of them.
+void MirrorImpl::Reroot() {
+  if (judging_ || !good_.has_value() || !SameContent(*good_, accepted_)) return;
+  Build();
+  const MirrorSnapshot head = head_;
+  const MirrorSnapshot accepted = accepted_;
+  const auto copy = [this](const MirrorSnapshot& from) {
+    store_.Clear();
+    from.Scan("", [this](const EntryView& entry) {
+      store_.Put(entry);
+      return true;
+    });
+    ++head_build_;
+    return store_.Build(from.revision());
+  };
+  const bool claimed = head_claim_build_ == head_build_;
+  const bool judged = judged_build_ == head_build_;
+  const bool written = written_build_ == accepted_build_;
+  const bool checked = checkpoint_build_ == accepted_build_;
+  accepted_ = copy(accepted);
+  accepted_build_ = head_build_;
+  head_ = copy(head);
+  if (claimed) head_claim_build_ = head_build_;
+  if (judged) judged_build_ = head_build_;
+  if (written) written_build_ = accepted_build_;
+  if (checked) checkpoint_build_ = accepted_build_;
+  good_ = accepted_;
+  on_trial_.clear();
+  Publish();
 }
 
 void MirrorImpl::Notify() const {
@@ -486,10 +538,12 @@ absl::StatusOr<std::shared_ptr<LiveCore>> MirrorImpl::OpenLive(std::string_view 
       registered = Register(live);
     } else {
       const auto done = std::make_shared<absl::Notification>();
-      options_.scheduler->Post([self = shared_from_this(), live, &registered, done] {
-        registered = self->Register(live);
-        done->Notify();
-      });
+      if (!options_.scheduler->Post([self = shared_from_this(), live, &registered, done] {
+            registered = self->Register(live);
+            done->Notify();
+          })) {
+        return absl::CancelledError("the client is being destroyed");
+      }
       done->WaitForNotification();
     }
     if (registered) return std::make_shared<LiveImpl>(shared_from_this(), std::move(live));
@@ -499,10 +553,19 @@ absl::StatusOr<std::shared_ptr<LiveCore>> MirrorImpl::OpenLive(std::string_view 
 }
 
 bool MirrorImpl::Register(const std::shared_ptr<LiveSlot>& live) {
+  // Those that nobody holds any more; a judgement under way knows the others by their place.
+  if (!judging_) {
+    std::erase_if(lives_, [](const auto& known) { return known.use_count() == 1; });
+  }
   const base::RecordDigest served = ContentOf(accepted_, live->key);
   const bool default_served = served != live->content && live->default_value != nullptr;
   if (served != live->content && !default_served) return false;  // it changed meanwhile
   lives_.push_back(live);
+  if (served != live->content && usable_) {
+    // Its default was read because the data was too old; what there is must be parsed as well.
+    if (!judging_) judged_build_ = 0;
+    Consider();
+  }
   return true;
 }
 
@@ -525,10 +588,8 @@ void MirrorImpl::MarkAccepted(uint64_t revision) {
 }
 
 void MirrorImpl::SetLink(Link link, const absl::Status& why) {
-  if (link == Link::kStale || link == Link::kConnecting) {
-    // Whatever the connection does, reads may be over.
-    if (usable_ && expired().has_value()) link = Link::kExpired;
-  }
+  // Whatever the connection does, reads may be over.
+  if (usable_ && expired().has_value()) link = Link::kExpired;
   const Link before = link_.exchange(link);
   if (before == link || options_.observer == nullptr) return;
   const Freshness now = fresh();
@@ -542,8 +603,18 @@ void MirrorImpl::Tick() {
     suspect_set_.reset();
     if (!judging_ && refused_revision_ != 0) judged_build_ = 0;
   }
+  if (ask_again_at_.has_value() && now >= *ask_again_at_ && !judging_ && !judge_->busy()) {
+    ask_again_at_.reset();
+    judged_build_ = 0;
+  }
   Consider();
   AdvanceProbation(now);
+  const VersionStore::Memory memory = store_.memory();
+  memory_total_ = memory.total;
+  memory_retired_ = memory.retired;
+  if (refused_revision_ != 0 && memory.retired > std::max(kRetiredBytesMax, accepted_.bytes())) {
+    Reroot();
+  }
   if (written_build_ != accepted_build_ && now >= next_disk_try_) WriteSoon();
 }
 

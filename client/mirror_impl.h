@@ -20,7 +20,9 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -45,6 +47,12 @@ inline constexpr absl::Duration kSuspectsHeldFor = absl::Hours(1);
 // parsers of live values come then, and must have their say before what they would refuse is
 // served.
 inline constexpr absl::Duration kLiveGrace = absl::Seconds(1);
+// What was refused because its judgement took too long is judged again, first after so long.
+inline constexpr absl::Duration kAskAgainFirst = absl::Seconds(1);
+inline constexpr absl::Duration kAskAgainMax = absl::Seconds(60);
+// While a set is refused, old versions stay in memory with the one that is served. Beyond this, and
+// the size of the set, both are built anew without them.
+inline constexpr size_t kRetiredBytesMax = size_t{64} << 20;
 // More changed keys than this are remembered as one set.
 inline constexpr size_t kSuspectKeysMax = 64;
 
@@ -82,7 +90,7 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   bool WaitServing(absl::Duration timeout) const;
   // Waits until what came from the store in this run has an age; nothing to wait for otherwise.
   void WaitProven(absl::Duration timeout) const;
-  bool has_data() const;  // of whatever age
+  bool has_data() const;  // of whatever age, or defaults
   MirrorStatus status() const;
   Freshness fresh() const;
   absl::StatusOr<std::shared_ptr<LiveCore>> OpenLive(std::string_view key, ParseAny parse);
@@ -101,8 +109,9 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
     uint64_t cluster_id = 0;
     std::string digest;  // empty: no statement
   };
-  Position position() const;
-  void ServeDefaults();  // if nothing else is there
+  Position position();
+  // The engine begins with this mirror: what the operator's file said when it was loaded.
+  void Begin(std::optional<LastGood::Override> first);
   // Client::Open returns now.
   void Opened() {
     if (take_from_ == absl::InfiniteDuration()) take_from_ = options_.scheduler->Now() + kLiveGrace;
@@ -152,10 +161,13 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   // Than the one that is served: better proven, or of a smaller age.
   bool Better(const Claim& claim) const;
   // OK: the data may be served; nullopt in place of it: the defaults are.
+  absl::StatusOr<Freshness> VisitWith(std::string_view key, uint64_t* incarnation,
+                                      absl::FunctionRef<void(const EntryView*)> visit) const;
   absl::StatusOr<bool> MayServe(const VersionInfo& info) const;
   absl::Status CheckLeased(const EntryView& entry, const VersionInfo& info) const;
   Freshness FreshnessOf(const VersionInfo& info, bool overridden_entry = false) const;
   Freshness DefaultFreshness() const;
+  absl::Status CheckMayWait(absl::Duration timeout) const;
   template <class Ready>
   absl::Status WaitUntil(Ready ready, absl::Duration timeout, const char* what) const;
 
@@ -175,6 +187,7 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   void Refuse(uint64_t revision, const absl::Status& why);
   void Publish();
   void Notify() const;
+  void Reroot();
   void NoteTrial();
   void AdvanceProbation(absl::Duration now);
   void OnGood(const MirrorSnapshot& version, uint64_t revision);
@@ -188,11 +201,12 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   const Options options_;
   Mirror handle_{this};
   VersionStore store_;
-  std::unique_ptr<VersionStore> defaults_store_;  // of FailOpenAfter; else null
+  std::unique_ptr<VersionStore> defaults_store_;  // null: the policy names none
   MirrorSnapshot defaults_;
 
   // --- what readers see beside the store ---
   std::atomic<Link> link_{Link::kConnecting};
+  std::atomic<size_t> memory_total_{0}, memory_retired_{0};  // as of the last tick
   std::atomic<uint64_t> updates_{0}, rejections_{0}, loads_{0}, resumes_{0};
   mutable std::mutex told_mutex_;  // of the refusal, for status()
   uint64_t told_refused_revision_ = 0;
@@ -212,17 +226,21 @@ class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
   Head candidate_info_;
   std::optional<Claim> head_claim_;  // newest, and the build that it is of
   uint64_t head_claim_build_ = 0;
+  std::optional<Claim> candidate_claim_;  // newest that is of candidate_ or before
 
   MirrorSnapshot accepted_;
   Head accepted_info_;
   uint64_t accepted_build_ = 0;
   Claim claim_;  // of accepted_
   bool usable_ = false;
-  bool defaults_served_ = false;
   uint64_t refused_revision_ = 0;
+  // The last refusal was for time: asked again, ever more seldom.
+  std::optional<absl::Duration> ask_again_at_;
+  absl::Duration ask_again_wait_ = kAskAgainFirst;
   uint64_t refusals_seen_ = 0;
-  uint64_t guards_waived_to_ = 0;     // a revision: somebody has looked
-  uint64_t guards_waived_build_ = 0;  // the operator's own change
+  uint64_t guards_waived_to_ = 0;  // a revision: somebody has looked
+  // Keys of the operator's file, of now and of before: its changes are his own.
+  std::set<std::string, std::less<>> operators_keys_;
 
   std::unique_ptr<Judge> judge_;
   std::vector<Mirror::Changed> changed_;

@@ -50,7 +50,7 @@ absl::StatusOr<bool> MirrorImpl::MayServe(const VersionInfo& info) const {
   }
   const absl::Duration age = AgeOf(info.claim);
   if (info.claim.proof <= policy.at_least() && age <= policy.max_age()) return true;
-  if (defaults_store_ != nullptr) return false;
+  if (policy.rule() == Policy::Rule::kFailOpen) return false;
   absl::Status status = absl::FailedPreconditionError(base::ToAbsl(fmt::format(
       "\"{}\": the data is {} ({}), and the policy serves it only up to {} ({}): the store must be "
       "reached first",
@@ -93,6 +93,12 @@ Freshness MirrorImpl::DefaultFreshness() const {
 
 absl::StatusOr<Freshness> MirrorImpl::Visit(std::string_view key,
                                             absl::FunctionRef<void(const EntryView*)> visit) const {
+  return VisitWith(key, nullptr, visit);
+}
+
+absl::StatusOr<Freshness> MirrorImpl::VisitWith(
+    std::string_view key, uint64_t* incarnation,
+    absl::FunctionRef<void(const EntryView*)> visit) const {
   if (!key.starts_with(options_.prefix)) {
     return absl::InvalidArgumentError(
         base::ToAbsl(fmt::format("\"{}\" does not lie in the mirrored prefix \"{}\"",
@@ -115,6 +121,7 @@ absl::StatusOr<Freshness> MirrorImpl::Visit(std::string_view key,
       if (defaults || !status.ok()) return;
     }
     fresh = FreshnessOf(info, by_operator);
+    if (incarnation != nullptr) *incarnation = info.incarnation;
     visit(entry);
   });
   if (!status.ok()) return status;
@@ -128,9 +135,10 @@ absl::StatusOr<Freshness> MirrorImpl::Visit(std::string_view key,
 
 Result<std::optional<Entry>> MirrorImpl::Get(std::string_view key) const {
   Read<std::optional<Entry>> read;
-  absl::StatusOr<Freshness> fresh = Visit(key, [&read](const EntryView* entry) {
-    if (entry != nullptr) read.value = entry->ToEntry();
-  });
+  absl::StatusOr<Freshness> fresh =
+      VisitWith(key, &read.incarnation, [&read](const EntryView* entry) {
+        if (entry != nullptr) read.value = entry->ToEntry();
+      });
   if (!fresh.ok()) return fresh.status();
   read.fresh = *std::move(fresh);
   return read;
@@ -167,6 +175,12 @@ Result<std::vector<Entry>> MirrorImpl::Scan(std::string_view prefix) const {
   return read;
 }
 
+absl::Status MirrorImpl::CheckMayWait(absl::Duration timeout) const {
+  if (timeout <= absl::ZeroDuration() || !options_.scheduler->OnThread()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      "a callback of a mirror would wait for the very thread that it runs on");
+}
+
 template <class Ready>
 absl::Status MirrorImpl::WaitUntil(Ready ready, absl::Duration timeout, const char* what) const {
   const auto deadline = std::chrono::steady_clock::now() +
@@ -190,6 +204,7 @@ absl::Status MirrorImpl::WaitUntil(Ready ready, absl::Duration timeout, const ch
 }
 
 absl::Status MirrorImpl::WaitFresh(absl::Duration max_age, absl::Duration timeout) const {
+  if (absl::Status status = CheckMayWait(timeout); !status.ok()) return status;
   return WaitUntil(
       [&]() -> std::optional<absl::Status> {
         const VersionInfo info = Info();
@@ -200,6 +215,7 @@ absl::Status MirrorImpl::WaitFresh(absl::Duration max_age, absl::Duration timeou
 }
 
 absl::Status MirrorImpl::WaitFor(const Token& token, absl::Duration timeout) const {
+  if (absl::Status status = CheckMayWait(timeout); !status.ok()) return status;
   const auto other = [](uint64_t a, uint64_t b) { return a != 0 && b != 0 && a != b; };
   return WaitUntil(
       [&]() -> std::optional<absl::Status> {
@@ -221,7 +237,6 @@ bool MirrorImpl::WaitServing(absl::Duration timeout) const {
   return WaitUntil(
              [&]() -> std::optional<absl::Status> {
                const VersionInfo info = Info();
-               if (info.overridden) return absl::OkStatus();
                if (const absl::StatusOr<bool> may = MayServe(info);
                    info.usable && may.ok() && *may) {
                  return absl::OkStatus();
@@ -246,17 +261,21 @@ void MirrorImpl::WaitProven(absl::Duration timeout) const {
 
 bool MirrorImpl::has_data() const {
   const VersionInfo info = Info();
-  return info.usable || info.overridden;
+  return info.usable || info.overridden || defaults_store_ != nullptr;
 }
 
-Freshness MirrorImpl::fresh() const { return FreshnessOf(Info()); }
+Freshness MirrorImpl::fresh() const {
+  const VersionInfo info = Info();
+  const absl::StatusOr<bool> may = MayServe(info);
+  return may.ok() && !*may ? DefaultFreshness() : FreshnessOf(info);
+}
 
 MirrorStatus MirrorImpl::status() const {
   VersionInfo info;
   const MirrorSnapshot snapshot = store_.Current(&info);
   MirrorStatus status;
   status.link = link_.load();
-  status.fresh = FreshnessOf(info);
+  status.fresh = fresh();
   status.records = snapshot.size();
   status.bytes = snapshot.bytes();
   {
@@ -292,9 +311,8 @@ std::string MirrorImpl::Dump() const {
     text += fmt::format("  held back: revision {}: {}\n", now.refused_revision,
                         base::Message(now.refused_why));
   }
-  const VersionStore::Memory memory = store_.memory();
-  text += fmt::format("  memory: {} bytes, {} of them for old versions\n", memory.total,
-                      memory.retired);
+  text += fmt::format("  memory: {} bytes, {} of them for old versions\n", memory_total_.load(),
+                      memory_retired_.load());
   return text;
 }
 

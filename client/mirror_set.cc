@@ -76,6 +76,11 @@ absl::Status MirrorSet::Open() {
                                  .surroundings = options_.surroundings});
     if (files.ok()) {
       status = feed.mirror->LoadFromDisk(*std::move(files));
+      if (auto first = feed.mirror->files()->PollOverride(); first.ok()) {
+        feed.first_override = *std::move(first);
+      } else if (status.ok()) {
+        status = first.status();
+      }
       feed.mirror->AttachDisk(disk_.get(),
                               disk_->Add(feed.mirror->files(), feed.mirror->DiskEvents()));
       any_disk = true;
@@ -90,6 +95,9 @@ absl::Status MirrorSet::Open() {
   if (any_disk) disk_->Start();
   if (any_disk && options_.handle_termination) HandleTermination();
   scheduler_->Post([self = shared_from_this()] {
+    for (Feed& feed : self->feeds_) {
+      feed.mirror->Begin(std::exchange(feed.first_override, std::nullopt));
+    }
     self->free_attempts_ = static_cast<int>(self->options_.endpoints.size());
     self->next_report_ = self->scheduler_->Now() + self->Jittered(absl::Seconds(5));
     self->leave_wait_ = self->options_.timing.leave_first;
@@ -103,14 +111,7 @@ absl::Status MirrorSet::Open() {
       feed.mirror->WaitProven(std::clamp(left, absl::ZeroDuration(), kFirstBookmarkWait));
       continue;
     }
-    const auto done = std::make_shared<absl::Notification>();
-    scheduler_->Post([mirror = feed.mirror, done] {
-      mirror->ServeDefaults();
-      done->Notify();
-    });
-    done->WaitForNotification();
     if (feed.mirror->has_data()) continue;  // if too old for its policy, as reads will say
-    if (feed.mirror->policy().rule() == Policy::Rule::kFailOpen) continue;  // its defaults
     absl::Status why;
     {
       std::lock_guard lock(told_mutex_);
@@ -167,11 +168,20 @@ MirrorImpl* MirrorSet::Find(std::string_view key_or_prefix) const {
   return nullptr;
 }
 
-const Policy* MirrorSet::PolicyOf(std::string_view key_or_prefix) const {
+bool MirrorSet::NeverStaleIn(std::string_view key, std::string_view range_end) const {
+  const std::string_view no_end("\0", 1);
   for (const PrefixOptions& one : options_.prefixes) {
-    if (key_or_prefix.starts_with(one.prefix)) return &one.policy;
+    if (one.policy.rule() != Policy::Rule::kNeverStale) continue;
+    if (range_end.empty()) {
+      if (key.starts_with(one.prefix)) return true;
+      continue;
+    }
+    const std::string end = PrefixEnd(one.prefix);
+    const bool begins_before = end == no_end || key < end;
+    const bool ends_behind = range_end == no_end || range_end > one.prefix;
+    if (begins_before && ends_behind) return true;
   }
-  return nullptr;
+  return false;
 }
 
 // --- the connection ---
@@ -302,17 +312,22 @@ void MirrorSet::OnLoadEnd(uint64_t connection, size_t index, const absl::Status&
     return LoadNext();
   }
   feed.phase = Feed::Phase::kIdle;
-  if (absl::IsResourceExhausted(status) || absl::IsAborted(status)) {
-    // Not now (the server says when), or the copy was compacted away while it was read.
-    const absl::Duration least = retry_after.value_or(options_.timing.retry_first);
-    feed.load_after = now + least + Jittered(std::max(least / 4, options_.timing.retry_first));
-    {
-      std::lock_guard lock(told_mutex_);
-      told_why_ = status;
-    }
-    return LoadNext();
+  const bool others_live =
+      std::any_of(feeds_.begin(), feeds_.end(), [](const Feed& other) { return other.live; });
+  // Not now (the server says when); compacted away while it was read; or silent for long, while the
+  // connection is well. Others that hang on it need not suffer.
+  const bool own_trouble = absl::IsResourceExhausted(status) || absl::IsAborted(status) ||
+                           (absl::IsCancelled(status) && others_live);
+  if (!own_trouble) return Break(status);
+  const int doublings = std::min(feed.load_failures++, kBackoffDoublingsMax);
+  const absl::Duration wait = std::min(options_.timing.load_retry_first * (int64_t{1} << doublings),
+                                       options_.timing.load_retry_max);
+  feed.load_after = now + retry_after.value_or(absl::ZeroDuration()) + Jittered(wait);
+  {
+    std::lock_guard lock(told_mutex_);
+    told_why_ = status;
   }
-  Break(status);
+  LoadNext();
 }
 
 void MirrorSet::FinishLoad(Feed& feed) {
@@ -352,6 +367,7 @@ void MirrorSet::FinishLoad(Feed& feed) {
 // --- watching ---
 
 void MirrorSet::StartWatch(Feed& feed) {
+  feed.load_failures = 0;
   feed.phase = Feed::Phase::kWatching;
   feed.live = false;
   feed.heard = scheduler_->Now();
@@ -384,7 +400,14 @@ void MirrorSet::OnWatch(uint64_t connection, WatchResponse response) {
   if (!current(connection)) return;
   silent_since_ = scheduler_->Now();
   const int64_t id = response.watch_id();
-  if (id < 1 || id > static_cast<int64_t>(feeds_.size())) return;  // etcd's progress: id -1
+  if (id < 1 || id > static_cast<int64_t>(feeds_.size())) {
+    // etcd's progress has id -1; so has a watch that was refused.
+    if (response.canceled()) {
+      Break(absl::UnavailableError(base::ToAbsl(fmt::format(
+          "the member refused a watch: {}", base::Printable(response.cancel_reason())))));
+    }
+    return;
+  }
   Feed& feed = feeds_[static_cast<size_t>(id) - 1];
   if (feed.phase != Feed::Phase::kWatching) return;
   if (response.canceled()) {

@@ -40,6 +40,8 @@ struct MirrorTiming {
   absl::Duration tick = absl::Milliseconds(250);
   absl::Duration retry_first = absl::Milliseconds(50);
   absl::Duration retry_max = absl::Seconds(30);
+  absl::Duration load_retry_first = absl::Milliseconds(250);
+  absl::Duration load_retry_max = absl::Seconds(10);
   absl::Duration healthy_after = absl::Seconds(60);
   // A member whose data grows older than this is left for another one, if there is one.
   absl::Duration leave_when_older = absl::Seconds(5);
@@ -78,8 +80,9 @@ class MirrorSet : public UplinkSink, public std::enable_shared_from_this<MirrorS
 
   // Any thread.
   MirrorImpl* Find(std::string_view key_or_prefix) const;
-  const Policy* PolicyOf(
-      std::string_view key_or_prefix) const;  // also of prefixes without a mirror
+  // Whether the key (or the range up to `range_end`, as RangeQuery has it) has a part that is never
+  // served stale.
+  bool NeverStaleIn(std::string_view key, std::string_view range_end) const;
   std::string Dump() const;
   std::string Metrics() const;
 
@@ -99,7 +102,9 @@ class MirrorSet : public UplinkSink, public std::enable_shared_from_this<MirrorS
     enum class Phase { kIdle, kLoading, kWatching };
     std::shared_ptr<MirrorImpl> mirror;
     Phase phase = Phase::kIdle;
-    absl::Duration load_after;  // not before; the server's push-back
+    absl::Duration load_after;                         // not before; the server's push-back
+    int load_failures = 0;                             // in a row
+    std::optional<LastGood::Override> first_override;  // as of Open
     std::vector<v1::LoadResponse> parts;
     std::optional<v1::LoadHead> head;
     bool last = false;

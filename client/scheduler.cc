@@ -28,11 +28,12 @@ absl::Duration ThreadScheduler::Now() const {
   return absl::FromChrono(std::chrono::steady_clock::now().time_since_epoch());
 }
 
-void ThreadScheduler::Post(Task task) {
+bool ThreadScheduler::Post(Task task) {
   std::lock_guard lock(mutex_);
-  if (stop_) return;
+  if (stop_) return false;
   tasks_.push_back(std::move(task));
   if (tasks_.size() == 1) wake_.notify_one();
+  return true;
 }
 
 void ThreadScheduler::At(absl::Duration when, Task task) {

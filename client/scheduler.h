@@ -23,8 +23,9 @@ class Scheduler {
   virtual ~Scheduler() = default;
   // Steady, from any origin; for waits only, never for ages.
   virtual absl::Duration Now() const = 0;
-  // Any thread. Tasks run one at a time, in the order in which they were posted.
-  virtual void Post(Task task) = 0;
+  // Any thread. Tasks run one at a time, in the order in which they were posted. False: it has been
+  // stopped, and the task is dropped.
+  virtual bool Post(Task task) = 0;
   // Any thread. Not before `when`; cannot be taken back, so the task looks whether it still counts.
   virtual void At(absl::Duration when, Task task) = 0;
   virtual bool OnThread() const = 0;
@@ -43,7 +44,7 @@ class ThreadScheduler : public Scheduler {
   void Stop();
 
   absl::Duration Now() const override;
-  void Post(Task task) override;
+  bool Post(Task task) override;
   void At(absl::Duration when, Task task) override;
   bool OnThread() const override { return std::this_thread::get_id() == thread_.get_id(); }
 

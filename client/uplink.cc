@@ -112,6 +112,7 @@ class WatchCall : public grpc::ClientBidiReactor<WatchRequest, WatchResponse>,
     delivery_.Silence();
     context_.TryCancel();
     std::lock_guard lock(mutex_);
+    cancelled_ = true;
     if (paused_ && !ended_) End();
   }
 
@@ -134,6 +135,7 @@ class WatchCall : public grpc::ClientBidiReactor<WatchRequest, WatchResponse>,
     response_ = WatchResponse();
     std::lock_guard lock(mutex_);
     if (ended_) return;
+    if (cancelled_) return End();  // nobody takes what waits, so a pause would never end
     paused_ = backlog_ > kUplinkBacklogMax;
     if (!paused_) StartRead(&response_);
   }
@@ -176,6 +178,7 @@ class WatchCall : public grpc::ClientBidiReactor<WatchRequest, WatchResponse>,
   std::mutex mutex_;
   bool ended_ = false;   // no operation is started any more
   bool paused_ = false;  // no read is outstanding
+  bool cancelled_ = false;
   size_t backlog_ = 0;
   std::deque<WatchRequest> requests_;  // the first one is being written
 };
@@ -204,6 +207,7 @@ class LoadCall : public grpc::ClientReadReactor<v1::LoadResponse>,
     delivery_.Silence();
     context_.TryCancel();
     std::lock_guard lock(mutex_);
+    cancelled_ = true;
     if (page_context_ != nullptr) page_context_->TryCancel();
     if (paused_ && !ended_) End();
   }
@@ -218,6 +222,7 @@ class LoadCall : public grpc::ClientReadReactor<v1::LoadResponse>,
     response_ = v1::LoadResponse();
     std::lock_guard lock(mutex_);
     if (ended_) return;
+    if (cancelled_) return End();  // nobody takes what waits, so a pause would never end
     paused_ = backlog_ > kUplinkBacklogMax;
     if (!paused_) StartRead(&response_);
   }
@@ -300,11 +305,14 @@ class LoadCall : public grpc::ClientReadReactor<v1::LoadResponse>,
     request.set_serializable(page_revision_ != 0);
     page_request_ = std::move(request);
     page_response_.Clear();
+    bool stopped = false;
     {
       std::lock_guard lock(mutex_);
+      stopped = cancelled_;
       page_context_ = std::make_unique<grpc::ClientContext>();
       page_context_->set_deadline(ToGrpcTimespan(kUnaryDeadline));
     }
+    if (stopped) return Finish(absl::CancelledError(""), std::nullopt);
     stubs_->kv.async()->Range(page_context_.get(), &page_request_, &page_response_,
                               [this](const grpc::Status& status) { OnPage(status); });
   }
@@ -343,6 +351,7 @@ class LoadCall : public grpc::ClientReadReactor<v1::LoadResponse>,
   std::mutex mutex_;
   bool ended_ = false;
   bool paused_ = false;
+  bool cancelled_ = false;
   size_t backlog_ = 0;
   uint64_t parts_ = 0;
 

@@ -22,7 +22,7 @@ namespace fs = std::filesystem;
 constexpr int kFlips = 60;
 constexpr int kCuts = 30;
 constexpr int kKills = 1000;
-constexpr absl::Duration kKillsLimit = absl::Seconds(120);
+constexpr absl::Duration kKillsLimit = absl::Minutes(5);
 constexpr absl::Duration kSoon = absl::Seconds(20);
 constexpr uint64_t kKeptBefore = 6;  // generations written before anything is damaged
 

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <atomic>
 
+#include "bench/drill_load.h"
 #include "bench/drills/all.h"
 #include "bench/drills/request_rate.h"
 #include "bench/drills/standard.h"
@@ -28,6 +29,7 @@ constexpr absl::Duration kConnect = absl::Seconds(180);
 constexpr absl::Duration kReturn = absl::Seconds(120);
 constexpr absl::Duration kAfter = absl::Seconds(12);
 constexpr double kPeakGoal = 2;
+constexpr double kMoment_s = 0.1;
 constexpr int kRecords = 20;
 constexpr size_t kSchedulers = 2;
 
@@ -196,12 +198,19 @@ class Run {
                  fmt::format("{} of {} after {}", Live(), clients_,
                              SecondsText(double(live_ns_ - back_ns_) * 1e-9)),
                  fmt::format("within {}", absl::FormatDuration(kReturn)));
-    uint32_t auth_first = 0;
+    std::vector<double> auth_s, config_s;
     for (const auto& one : links_) {
-      auth_first += one->auth().live_ns <= one->config().live_ns ? 1 : 0;
+      auth_s.push_back(double(one->auth().live_ns - back_ns_) * 1e-9);
+      config_s.push_back(double(one->config().live_ns - back_ns_) * 1e-9);
     }
-    run_.AddGoal("clients whose auth was live before their config", auth_first == clients_,
-                 fmt::format("{} of {}", auth_first, clients_), "all");
+    // A client loads two prefixes at once, auth first: they end within moments of each other.
+    const double auth_p95 = Percentile(auth_s, 0.95), config_p95 = Percentile(config_s, 0.95);
+    run_.AddGoal("auth is live no later than config, of 95 % of the clients",
+                 auth_p95 <= config_p95 + kMoment_s,
+                 fmt::format("{} and {}; of half of them {} and {}", SecondsText(auth_p95),
+                             SecondsText(config_p95), SecondsText(Percentile(auth_s, 0.5)),
+                             SecondsText(Percentile(config_s, 0.5))),
+                 fmt::format("not by more than {} s", kMoment_s));
     run_.AddGoal("links lost again after that", Lost() == lost_before_,
                  fmt::format("{}", Lost() - lost_before_), "0: no second collapse");
     if (clients_ < 10'000) {

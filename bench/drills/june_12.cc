@@ -196,7 +196,7 @@ absl::Status Replay::Outage() {
   Timeline& timeline = run_.timeline();
   timeline.Begin("all well");
   begin_ns_ = Timeline::Now();
-  if (absl::Status status = run_.Sleep(kCalm); !status.ok()) return status;
+  if (absl::Status status = run_.Sleep(std::min(kCalm, outage_)); !status.ok()) return status;
   timeline.Begin("no quorum", true);
   if (absl::Status status = store_->KillTwo(); !status.ok()) return status;
   if (etcd_ != nullptr) {
@@ -223,7 +223,7 @@ absl::Status Replay::Return() {
       run_.Await("all copies are live again", kLiveLimit, [&] { return AllLive(); });
   if (absl::IsCancelled(live)) return live;
   if (live.ok()) live_s_ = double(Timeline::Now() - back_ns_) * 1e-9;
-  if (absl::Status status = run_.Sleep(kBack); !status.ok()) return status;
+  if (absl::Status status = run_.Sleep(std::min(kBack, outage_)); !status.ok()) return status;
   run_.timeline().End();
   end_ns_ = Timeline::Now();
   return absl::OkStatus();

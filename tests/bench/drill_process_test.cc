@@ -56,7 +56,7 @@ class DrillProcessTest : public testing::Test {
 };
 
 TEST_F(DrillProcessTest, June12) {
-  const nlohmann::json drill = Play({"june-12", "--duration", "10s"});
+  const nlohmann::json drill = Play({"june-12", "--duration", "6s"});
   ExpectMet(drill, "config reads served");
   ExpectMet(drill, "identity reads served");
   ExpectMet(drill, "oldest session data served");

@@ -95,7 +95,10 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"compaction --closed --rate 5", "--closed"},
         BadLine{"lease --leases 0", "--leases"}, BadLine{"lease --attach 2", "--attach"},
         BadLine{"lease --expire-ttl 10ms", "--expire-ttl"},
-        BadLine{"lease --leases 10 --revoke 11", "--revoke"},
+        BadLine{"lease --leases 10 --revoke 11", "--revoke"}, BadLine{"mirror --keys 0", "--keys"},
+        BadLine{"mirror --mirrors 0", "--mirrors"}, BadLine{"mirror --idle-rate 0", "--idle-rate"},
+        BadLine{"mirror --many-rate -1", "--many-rate"},
+        BadLine{"mirror --value-size 8", "--value-size"},
         BadLine{"compare --workloads put,fly", "fly"}, BadLine{"compare --endpoints a:1", "a:1"}));
 
 TEST(CommandLineTest, HelpIsNoError) {
@@ -209,6 +212,13 @@ TEST(CommandLineTest, SuitesHaveDefaultsOfTheirOwn) {
   EXPECT_EQ(lease.options.lease.etcd_leases, 100'000u);
   EXPECT_EQ(lease.options.lease.expire, 70u);
   EXPECT_EQ(lease.options.rate, 10);
+
+  const ParseResult mirror = Parse("mirror --mirrors 7 --disk-bytes 2M --large 0");
+  ASSERT_TRUE(mirror.run) << mirror.text;
+  EXPECT_EQ(mirror.options.mirror.mirrors, 7u);
+  EXPECT_EQ(mirror.options.mirror.disk_bytes, uint64_t{2} << 20);
+  EXPECT_EQ(mirror.options.mirror.large_keys, 0u);
+  EXPECT_EQ(mirror.options.rate, 1000);
 }
 
 TEST(ParseEndpointsTest, TakesUrlsAndIpv6) {

@@ -238,10 +238,22 @@ TEST_F(MirrorClientTest, NeverStaleMeansLinearizableOrNothing) {
     EXPECT_EQ(client_->Get("/c/token", options).status().code(),
               absl::StatusCode::kFailedPrecondition);
   }
+  // By no way around.
+  const auto bounded = ReadOptions::Bounded(absl::InfiniteDuration());
+  for (const RangeQuery& query :
+       {RangeQuery::Key("/c/token"), RangeQuery::Prefix("/"), RangeQuery::Prefix("/c/t")}) {
+    EXPECT_EQ(client_->Range(query, bounded).status().code(),
+              absl::StatusCode::kFailedPrecondition);
+    EXPECT_TRUE(client_->Range(query).ok());
+  }
+  EXPECT_EQ(client_->Scan("/", bounded).status().code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_TRUE(client_->Range(RangeQuery::Prefix("/d/"), bounded).ok());
   store_.LoseQuorum();
   auto ladder = ReadOptions::Linearizable().OrStale(absl::InfiniteDuration());
   ladder.Deadline(absl::Seconds(1));
   EXPECT_FALSE(client_->Get("/c/token", ladder).ok());
+  EXPECT_FALSE(client_->Scan("/", ladder).ok());
+  EXPECT_FALSE(client_->Range(RangeQuery::Prefix("/c/"), ladder).ok());
 }
 
 TEST_F(MirrorClientTest, TheLastRungOfALadderIsThisProcess) {
@@ -309,6 +321,39 @@ TEST_F(MirrorClientTest, ABadSetIsRefusedTheOldOneServedAndTheServerTold) {
   EXPECT_FALSE(mirror().Get("/c/b")->fresh.superseded());
 }
 
+// The first data is bad: the defaults are served, alone, until better data comes.
+TEST_F(MirrorClientTest, DefaultsStandInForRefusedDataAndAreNeverMixedWithIt) {
+  store_.Put("/c/k", "poison");
+  ASSERT_TRUE(Open(Policy::FailStatic()
+                       .Validate(OnlyDigits)
+                       .StartupWait(absl::Milliseconds(300))
+                       .Defaults({{.key = "/c/d", .value = "7"}}))
+                  .ok());
+  EXPECT_EQ(Value("/c/d"), "7");
+  EXPECT_EQ(Value("/c/k"), "none");
+  EXPECT_EQ(mirror().Get("/c/d")->fresh.source(), Source::kDefault);
+  Shows(store_.Put("/c/k", "8"));
+  EXPECT_EQ(Value("/c/k"), "8");
+  EXPECT_EQ(Value("/c/d"), "none");
+  EXPECT_EQ(mirror().Snapshot()->value.size(), 1u);
+}
+
+// A slow validator is at work when the wait of Open ends.
+TEST_F(MirrorClientTest, DefaultsDoNotCollideWithDataThatIsBeingJudged) {
+  store_.Put("/c/k", "1");
+  ASSERT_TRUE(Open(Policy::FailStatic()
+                       .Validate(
+                           [](const MirrorSnapshot&, const MirrorSnapshot&) {
+                             std::this_thread::sleep_for(std::chrono::milliseconds(150));
+                             return absl::OkStatus();
+                           },
+                           absl::Seconds(5))
+                       .StartupWait(absl::Milliseconds(100))
+                       .Defaults({{.key = "/c/k", .value = "7"}}))
+                  .ok());
+  ASSERT_TRUE(Eventually([&] { return Value() == "1"; }));
+}
+
 TEST_F(MirrorClientTest, AValidatorThatHangsCostsNoRead) {
   store_.Put("/c/k", "1");
   absl::Notification release;
@@ -325,8 +370,10 @@ TEST_F(MirrorClientTest, AValidatorThatHangsCostsNoRead) {
   ASSERT_TRUE(Eventually([&] { return !recorder_->rejections().empty(); }));
   EXPECT_EQ(recorder_->rejections()[0].why.code(), absl::StatusCode::kDeadlineExceeded);
   EXPECT_EQ(Value(), "1");
+  // It was not bad, only slow: it is asked again, without another write.
   hang = false;
   release.Notify();
+  ASSERT_TRUE(Eventually([&] { return Value() == "2"; }));
   Shows(store_.Put("/c/k", "3"));
   EXPECT_EQ(Value(), "3");
 }

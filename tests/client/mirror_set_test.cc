@@ -399,6 +399,87 @@ TEST_F(MirrorSetTest, AWatchThatWasCompactedAwayLoadsAgain) {
   EXPECT_EQ(mirror().fresh().revision(), 50u);
 }
 
+// What was applied a moment ago is part of what the member is asked about.
+TEST_F(MirrorSetTest, TheDigestIsOfEverythingThatCame) {
+  Serve();
+  Open({{"/a/", Policy::FailStatic()}});
+  const std::string before = mirror().position().digest;
+  Event(line(), 1, "/a/new", "x", 12);
+  WatchResponse gone;
+  gone.set_watch_id(1);
+  gone.set_canceled(true);
+  gone.set_compact_revision(40);
+  line().sink.lock()->OnWatch(line().number, gone);
+  ASSERT_EQ(line().loads.size(), 2u);
+  EXPECT_EQ(line().loads[1].request.revision(), 12u);
+  EXPECT_NE(line().loads[1].request.digest(), before);
+}
+
+TEST_F(MirrorSetTest, AWatchThatIsRefusedEndsTheConnectionAndSaysWhy) {
+  Serve();
+  Open({{"/a/", Policy::FailStatic()}});
+  WatchResponse refused;
+  refused.set_watch_id(-1);
+  refused.set_canceled(true);
+  refused.set_cancel_reason("holdfast: too many watches");
+  line().sink.lock()->OnWatch(line().number, refused);
+  EXPECT_FALSE(line().open);
+  EXPECT_NE(set_->Dump().find("too many watches"), std::string::npos);
+}
+
+// The store goes on elsewhere meanwhile: bookmarks raise the revision, not what was looked at.
+TEST_F(MirrorSetTest, WhatSomebodyLookedAtIsAcceptedWhateverHappensElsewhere) {
+  Serve();
+  Open({{"/a/", Policy::FailStatic()}});
+  Event(line(), 1, "/a/k", std::string(5000, 'x'), 11);
+  scheduler_->Advance(absl::Seconds(1));
+  ASSERT_EQ(mirror().status().refused_revision, 11u);
+  revision_ = 150;
+  scheduler_->Advance(absl::Seconds(3));
+  ASSERT_EQ(mirror().status().refused_revision, 11u);
+  mirror().MarkAccepted(11);
+  scheduler_->Advance(absl::Seconds(2));
+  EXPECT_EQ(Value("/a/k").size(), 5000u);
+  EXPECT_EQ(mirror().fresh().revision(), 150u);
+  EXPECT_LT(mirror().fresh().MaxAge(), absl::Seconds(2));
+}
+
+TEST_F(MirrorSetTest, AWaiverIsOfOneIncarnation) {
+  Serve();
+  Open({{"/a/", Policy::FailStatic()}});
+  mirror().MarkAccepted(10'000);
+  scheduler_->Drain();
+  incarnation_ = kIncarnation + 1;
+  uplinks_->on_load = [this](Line& to, const Line::Load& load) {
+    AnswerLoad(to, load, v1::LoadHead::SNAPSHOT, {{"/a/k", std::string(5000, 'x')}});
+  };
+  Fail(line(), absl::UnavailableError("restarted"));
+  scheduler_->Advance(absl::Seconds(3));
+  EXPECT_EQ(Value("/a/k"), "v");
+  EXPECT_TRUE(mirror().fresh().superseded());
+}
+
+// While a set is refused, what replaces it again and again must not stay in memory for ever.
+TEST_F(MirrorSetTest, ALongRefusalDoesNotEatTheMemory) {
+  Serve();
+  Open({{"/a/", Policy::FailStatic().MaxBytes(4000).Probation(absl::Seconds(1))}});
+  scheduler_->Advance(absl::Seconds(3));
+  size_t most = 0;
+  for (uint64_t i = 0; i < 300; ++i) {
+    Event(line(), 1, "/a/big", std::string(1 << 20, 'a' + static_cast<char>(i % 20)), 20 + i);
+    scheduler_->Advance(absl::Milliseconds(300));
+    const std::string dump = mirror().Dump();
+    const size_t at = dump.find("memory: ");
+    most = std::max<size_t>(most, std::stoull(dump.substr(at + 8)));
+  }
+  EXPECT_LT(most, size_t{100} << 20);
+  EXPECT_EQ(Value("/a/k"), "v");
+  Event(line(), 1, "/a/big", "small", 400);
+  scheduler_->Advance(absl::Seconds(3));
+  EXPECT_EQ(Value("/a/big"), "small");
+  EXPECT_FALSE(mirror().fresh().superseded());
+}
+
 // Freshness 1: the better of two claims is kept, as long as the data only moves forward.
 TEST_F(MirrorSetTest, AWorseClaimDoesNotReplaceABetterOne) {
   Serve();

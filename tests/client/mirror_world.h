@@ -27,15 +27,17 @@ class VirtualScheduler : public internal::Scheduler {
   explicit VirtualScheduler(base::FakeClock* clock) : clock_(clock) {}
 
   absl::Duration Now() const override { return now_; }
-  void Post(internal::Task task) override {
+  bool Post(internal::Task task) override {
     std::lock_guard lock(mutex_);
     tasks_.push_back(std::move(task));
+    return true;
   }
   void At(absl::Duration when, internal::Task task) override {
     std::lock_guard lock(mutex_);
     timers_.emplace(std::pair(when, ++order_), std::move(task));
   }
-  bool OnThread() const override { return true; }
+  // Whoever drains it is its thread; the tests themselves are not.
+  bool OnThread() const override { return false; }
 
   // Everything that can run without time passing.
   void Drain() {

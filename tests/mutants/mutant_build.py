@@ -39,7 +39,7 @@ class Frozen:
         self.ccache = shutil.which("ccache")
         self.links = {}
         self.compiles = {}
-        self.archives = {}  # of an object: those that hold it, whatever the target is called
+        self.archives = {}
         if not (self.build_dir / "build.ninja").exists():
             self.build(programs)
         for _ in range(MAX_BUILDS):
@@ -82,13 +82,6 @@ class Frozen:
 
     def link_command(self, program):
         commands = run(["ninja", "-t", "commands", program], self.build_dir).strip().split("\n")
-        for command in commands[:-1]:
-            words = shlex.split(command)
-            if "qc" not in words:
-                continue
-            archive, *members = words[words.index("qc") + 1 :]
-            for member in members:
-                self.archives.setdefault(member, set()).add(archive)
         words = shlex.split(commands[-1])
         if words[:2] != [":", "&&"] or words[-2:] != ["&&", ":"] or "-o" not in words:
             raise BuildError(f"the last command for {program} is no link: {commands[-1]}")
@@ -138,10 +131,22 @@ class Frozen:
         if compile_words is None:
             return None
         made = compile_words[compile_words.index("-o") + 1]
+        folder, name = made.split("/CMakeFiles/")[0], pathlib.Path(made).name
         for word in self.links[program]:
-            if word == made or word in self.archives.get(made, ()):
+            if word == made:
+                return word
+            # By what is in it: an archive need not be called as its target is.
+            if os.path.dirname(word) == folder and name in self.members(word):
                 return word
         return None
+
+    def members(self, word):
+        """The names of the objects in an archive; of anything else, none."""
+        if word not in self.archives:
+            kept = self.objects / word
+            is_archive = word.endswith(".a") and kept.exists()
+            self.archives[word] = set(run(["ar", "t", str(kept)], ".").split()) if is_archive else ()
+        return self.archives[word]
 
     def link(self, program, objects, out_dir):
         """`objects`: {file: object}. Links `program` with these in place of the originals."""

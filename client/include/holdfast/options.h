@@ -74,9 +74,9 @@ struct ClientOptions {
   // $HOME/.local/state/holdfast. Several processes may share it.
   std::string disk_dir = {};
   // An end on purpose is no crash: where SIGTERM, SIGINT or SIGHUP is left to the kernel (SIG_DFL),
-  // Open() takes it, says on disk that this process was told to end, and then lets the kernel go on.
-  // The service's own handlers are never touched; a service that has one destroys its Client in an
-  // orderly end. False: no handler at all.
+  // Open() takes it, says on disk that this process was told to end, and then lets the kernel go
+  // on. The service's own handlers are never touched; a service that has one destroys its Client in
+  // an orderly end. False: no handler at all.
   bool handle_termination = true;
   // As `holdfastctl clients` shows this process. Empty: the executable's name.
   std::string name = {};
