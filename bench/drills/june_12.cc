@@ -219,10 +219,11 @@ absl::Status Replay::Return() {
   if (etcd_ != nullptr) {
     if (absl::Status status = etcd_->store().BringBack(); !status.ok()) return status;
   }
+  const int64_t leader_ns = Timeline::Now();
   const absl::Status live =
       run_.Await("all copies are live again", kLiveLimit, [&] { return AllLive(); });
   if (absl::IsCancelled(live)) return live;
-  if (live.ok()) live_s_ = double(Timeline::Now() - back_ns_) * 1e-9;
+  if (live.ok()) live_s_ = double(Timeline::Now() - leader_ns) * 1e-9;
   if (absl::Status status = run_.Sleep(std::min(kBack, outage_)); !status.ok()) return status;
   run_.timeline().End();
   end_ns_ = Timeline::Now();
@@ -291,7 +292,7 @@ void Replay::ReportWrites() {
 }
 
 void Replay::ReportReturn() {
-  run_.AddGoal("all copies live again", live_s_ >= 0,
+  run_.AddGoal("all copies live again, after the store has a leader", live_s_ >= 0,
                live_s_ < 0 ? "not in time" : SecondsText(live_s_),
                fmt::format("<= {}", absl::FormatDuration(kLiveLimit)));
   const double normal = rate_->Mean(begin_ns_ + 2'000'000'000, fault_ns_);
