@@ -5,12 +5,9 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <map>
 
 #include "bench/drills/all.h"
-#include "bench/drills/june_12_etcd.h"
-#include "bench/drills/request_rate.h"
-#include "bench/drills/standard.h"
+#include "bench/drills/june_12_replay.h"
 
 namespace holdfast::bench {
 namespace {
@@ -19,63 +16,15 @@ constexpr absl::Duration kOutageInLife = absl::Minutes(156);
 constexpr absl::Duration kOutage = absl::Seconds(52);
 constexpr absl::Duration kCalm = absl::Seconds(8);
 constexpr absl::Duration kBack = absl::Seconds(12);
-constexpr absl::Duration kIdentityBound = absl::Hours(4);
-constexpr absl::Duration kIdentityReduced = absl::Minutes(5);
-constexpr absl::Duration kSessionBound = absl::Hours(1);
-constexpr absl::Duration kLiveLimit = absl::Seconds(35);  // attempts are at most 30 s apart
-// From then on a client knows that there is no quorum: RetryPolicy::quorum_patience and the calls
-// under way.
-constexpr absl::Duration kKnown = absl::Seconds(6);
 constexpr size_t kProcesses = 6;      // clients, each with all the copies
 constexpr double kMirrorReads = 500;  // a second and product
 constexpr double kCalls = 10;         // a second and product, of what goes to the store
 constexpr double kWrites = 20;
 constexpr absl::Duration kRegistrationDeadline = absl::Seconds(2);
-constexpr double kAtOnce_s = 1;
-constexpr double kHerdGoal = 2;
 
-// One run of it. Threads: one.
-class Replay {
- public:
-  explicit Replay(DrillRun& run) : run_(run) {}
+}  // namespace
 
-  absl::Status Play();
-
- private:
-  absl::Status StartStore();
-  absl::Status StartClients();
-  bool AllLive() const;
-  void StartProduct(size_t number);
-  absl::Status Outage();
-  absl::Status Return();
-  void StopAll();
-  void Report();
-  void ReportClass(const std::string& what, Need need, bool refusals);
-  void ReportWrites();
-  void ReportReturn();
-  void AddTable();
-  void AddPlot();
-  Track::Totals During(Need need) const;
-  std::vector<const Track*> TracksOf(Need need) const;
-
-  DrillRun& run_;
-  absl::Duration outage_;
-  std::unique_ptr<DrillStore> store_;
-  std::unique_ptr<EtcdTown> etcd_;
-  std::unique_ptr<RequestRate> rate_;
-  std::unique_ptr<Client> writers_client_;
-  std::vector<std::unique_ptr<Client>> clients_;
-  std::map<Need, DrillOracle::History*> histories_;
-  std::vector<Track*> tracks_;  // by product
-  std::vector<std::unique_ptr<Writer>> writers_;
-  std::vector<std::unique_ptr<Writer>> registrations_;
-  std::vector<std::unique_ptr<MirrorReader>> readers_;
-  std::vector<std::unique_ptr<Caller>> callers_;
-  int64_t begin_ns_ = 0, fault_ns_ = 0, gone_ns_ = 0, back_ns_ = 0, end_ns_ = 0;
-  double live_s_ = -1;
-};
-
-absl::Status Replay::Play() {
+absl::Status June12Replay::Play() {
   const absl::Duration asked = run_.options().drill.length;
   outage_ = asked > absl::ZeroDuration() ? asked : kOutage;
   run_.SetFactor(
@@ -88,8 +37,8 @@ absl::Status Replay::Play() {
           absl::ToDoubleSeconds(outage_) * absl::FDivDuration(kIdentityReduced, kOutageInLife),
           absl::ToDoubleSeconds(outage_) * absl::FDivDuration(kIdentityBound, kOutageInLife),
           absl::ToDoubleSeconds(outage_) * absl::FDivDuration(kSessionBound, kOutageInLife)));
-  for (const auto step :
-       {&Replay::StartStore, &Replay::StartClients, &Replay::Outage, &Replay::Return}) {
+  for (const auto step : {&June12Replay::StartStore, &June12Replay::StartClients,
+                          &June12Replay::Outage, &June12Replay::Return}) {
     if (absl::Status status = (this->*step)(); !status.ok()) return status;
   }
   StopAll();
@@ -97,7 +46,7 @@ absl::Status Replay::Play() {
   return absl::OkStatus();
 }
 
-absl::Status Replay::StartStore() {
+absl::Status June12Replay::StartStore() {
   auto store = DrillStore::Start(run_, {});
   if (!store.ok()) return store.status();
   store_ = *std::move(store);
@@ -118,7 +67,7 @@ absl::Status Replay::StartStore() {
   return absl::OkStatus();
 }
 
-absl::Status Replay::StartClients() {
+absl::Status June12Replay::StartClients() {
   auto writers = Client::Open({.endpoints = store_->direct(), .seed = run_.options().seed + 1});
   if (!writers.ok()) return writers.status();
   writers_client_ = *std::move(writers);
@@ -150,7 +99,7 @@ absl::Status Replay::StartClients() {
   return absl::OkStatus();
 }
 
-bool Replay::AllLive() const {
+bool June12Replay::AllLive() const {
   return std::ranges::all_of(clients_, [](const auto& client) {
     return client->state(kConfigPrefix) == Link::kLive &&
            client->state(kAuthPrefix) == Link::kLive &&
@@ -158,7 +107,7 @@ bool Replay::AllLive() const {
   });
 }
 
-void Replay::StartProduct(size_t number) {
+void June12Replay::StartProduct(size_t number) {
   const Product& product = ProductsOfJune12()[number];
   Client* const client = clients_[number % clients_.size()].get();
   Track* const track = run_.timeline().AddTrack(product.name);
@@ -192,7 +141,7 @@ void Replay::StartProduct(size_t number) {
   }
 }
 
-absl::Status Replay::Outage() {
+absl::Status June12Replay::Outage() {
   Timeline& timeline = run_.timeline();
   timeline.Begin("all well");
   begin_ns_ = Timeline::Now();
@@ -214,22 +163,23 @@ absl::Status Replay::Outage() {
   return absl::OkStatus();
 }
 
-absl::Status Replay::Return() {
+absl::Status June12Replay::Return() {
   if (absl::Status status = store_->BringBack(); !status.ok()) return status;
   if (etcd_ != nullptr) {
     if (absl::Status status = etcd_->store().BringBack(); !status.ok()) return status;
   }
+  const int64_t leader_ns = Timeline::Now();
   const absl::Status live =
       run_.Await("all copies are live again", kLiveLimit, [&] { return AllLive(); });
   if (absl::IsCancelled(live)) return live;
-  if (live.ok()) live_s_ = double(Timeline::Now() - back_ns_) * 1e-9;
+  if (live.ok()) live_s_ = double(Timeline::Now() - leader_ns) * 1e-9;
   if (absl::Status status = run_.Sleep(std::min(kBack, outage_)); !status.ok()) return status;
   run_.timeline().End();
   end_ns_ = Timeline::Now();
   return absl::OkStatus();
 }
 
-void Replay::StopAll() {
+void June12Replay::StopAll() {
   for (const auto& writer : writers_) writer->Stop();
   for (const auto& writer : registrations_) writer->Stop();
   for (const auto& reader : readers_) reader->Stop();
@@ -237,184 +187,6 @@ void Replay::StopAll() {
   if (etcd_ != nullptr) etcd_->Stop();
   rate_->Stop();
 }
-
-std::vector<const Track*> Replay::TracksOf(Need need) const {
-  std::vector<const Track*> tracks;
-  for (size_t i = 0; i < tracks_.size(); ++i) {
-    if (ProductsOfJune12()[i].need == need) tracks.push_back(tracks_[i]);
-  }
-  return tracks;
-}
-
-Track::Totals Replay::During(Need need) const {
-  Track::Totals sum;
-  for (const Track* track : TracksOf(need)) {
-    const Track::Totals one = track->Between(fault_ns_, back_ns_);
-    sum.served += one.served;
-    sum.reduced += one.reduced;
-    sum.refused += one.refused;
-    sum.failed += one.failed;
-    sum.age_s_max = std::max(sum.age_s_max, one.age_s_max);
-  }
-  return sum;
-}
-
-void Replay::ReportClass(const std::string& what, Need need, bool refusals) {
-  const Track::Totals totals = During(need);
-  const uint64_t right = refusals ? totals.refused : totals.served;
-  run_.AddGoal(
-      what, totals.offered() > 0 && right == totals.offered(),
-      ShareText(refusals ? totals.RefusedPercent() : totals.ServedPercent(), totals.offered()),
-      "100 %");
-}
-
-void Replay::ReportWrites() {
-  const Track::Totals totals = During(Need::kRegistration);
-  run_.AddGoal("registrations taken in the outage", totals.served == 0,
-               fmt::format("{}", totals.served), "0");
-  uint64_t untyped = 0, unknown = 0;
-  std::vector<Caller::Made> known;
-  const int64_t known_ns = fault_ns_ + absl::ToInt64Nanoseconds(kKnown);
-  for (const auto& writer : registrations_) {
-    for (const Caller::Made& call : writer->caller().Between(fault_ns_, back_ns_)) {
-      if (call.code == absl::StatusCode::kUnknown) ++unknown;
-      if (call.outcome == CallOutcome::kFailed && call.code != absl::StatusCode::kUnknown)
-        ++untyped;
-      if (call.at_ns >= known_ns) known.push_back(call);
-    }
-  }
-  run_.AddGoal("registrations that failed without a type", untyped == 0,
-               fmt::format("{}; {} of unknown outcome, and said so", untyped, unknown), "0");
-  const double slowest_s = LongestSeconds(known, CallOutcome::kRefused);
-  run_.AddGoal("slowest refusal of a registration", !known.empty() && slowest_s < kAtOnce_s,
-               SecondsText(slowest_s), fmt::format("< {} s", kAtOnce_s));
-}
-
-void Replay::ReportReturn() {
-  run_.AddGoal("all copies live again", live_s_ >= 0,
-               live_s_ < 0 ? "not in time" : SecondsText(live_s_),
-               fmt::format("<= {}", absl::FormatDuration(kLiveLimit)));
-  const double normal = rate_->Mean(begin_ns_ + 2'000'000'000, fault_ns_);
-  const double peak = rate_->Peak(back_ns_, end_ns_);
-  run_.AddGoal("peak of requests after the return", normal > 0 && peak <= kHerdGoal * normal,
-               fmt::format("{:.0f}/s, {:.2f} x the normal {:.0f}/s", peak, peak / normal, normal),
-               fmt::format("<= {} x", kHerdGoal));
-  uint64_t unproven = 0;
-  for (const auto& reader : readers_) unproven += reader->unproven();
-  run_.AddGoal("answers from copies without a proven age", unproven == 0,
-               fmt::format("{}", unproven), "0");
-}
-
-void Replay::Report() {
-  ReportClass("config reads served in the outage", Need::kConfig, false);
-  ReportClass("identity reads served in the outage", Need::kIdentity, false);
-  const Track::Totals sessions = During(Need::kSession);
-  const double session_s = absl::ToDoubleSeconds(run_.Played(kSessionBound));
-  run_.AddGoal("oldest session data served",
-               sessions.age_s_max <= session_s && sessions.failed == 0,
-               fmt::format("{}; {:.0f} % served, then refused with a type",
-                           SecondsText(sessions.age_s_max), sessions.ServedPercent()),
-               fmt::format("<= {:.1f} s", session_s));
-  ReportClass("single-use tokens refused in the outage, with a type", Need::kToken, true);
-  ReportWrites();
-  ReportReturn();
-  run_.Judge();
-  AddTable();
-  AddPlot();
-}
-
-void Replay::AddTable() {
-  const auto percent = [](double value) {
-    return value == 0 ? std::string("-") : fmt::format("{:.1f} %", value);
-  };
-  DrillTable table;
-  table.title = "in the outage, of each product's calls";
-  table.columns = {"product", "needs", "Holdfast served", "refused", "failed or unknown"};
-  if (etcd_ != nullptr) {
-    table.columns.insert(table.columns.end(), {"etcd linearizable served", "failed",
-                                               "serializable served, age unknown", "failed"});
-  }
-  for (size_t i = 0; i < tracks_.size(); ++i) {
-    const Product& product = ProductsOfJune12()[i];
-    const Track::Totals own = tracks_[i]->Between(fault_ns_, back_ns_);
-    std::vector<std::string> row = {product.name, NeedText(product.need),
-                                    percent(own.ServedPercent()), percent(own.RefusedPercent()),
-                                    percent(own.FailedPercent())};
-    if (etcd_ != nullptr) {
-      for (const Track* track : {&etcd_->linearizable(i), &etcd_->serializable(i)}) {
-        const Track::Totals other = track->Between(fault_ns_, back_ns_);
-        row.push_back(
-            percent(other.ServedPercent()) +
-            (product.need == Need::kToken && track == &etcd_->serializable(i) ? " stale!" : ""));
-        row.push_back(percent(other.FailedPercent()));
-      }
-    }
-    table.rows.push_back(std::move(row));
-  }
-  run_.AddTable(std::move(table));
-}
-
-void Replay::AddPlot() {
-  Plot plot = run_.timeline().NewPlot(
-      "12 June 2025, replayed: 2 h 36 min without a store",
-      fmt::format("{:.0f} times as fast as life; identity may be 4 h old (marked after 5 min), "
-                  "sessions 1 h, tokens never",
-                  run_.factor()));
-  PlotPanel own = {.title = "Holdfast client: served", .y_label = "% of calls"};
-  own.y_max = 105;
-  const auto add = [&](const char* name, Need need, PlotColor color, PlotDash dash) {
-    own.lines.push_back({.name = name,
-                         .color = color,
-                         .dash = dash,
-                         .width = 2.2,
-                         .points = Track::ServedPercent(TracksOf(need), end_ns_)});
-  };
-  add("single-use tokens", Need::kToken, PlotColor::kOrange, PlotDash::kSolid);
-  add("registrations", Need::kRegistration, PlotColor::kRed, PlotDash::kDotted);
-  add("sessions", Need::kSession, PlotColor::kPurple, PlotDash::kSolid);
-  add("identity", Need::kIdentity, PlotColor::kGreen, PlotDash::kSolid);
-  add("config", Need::kConfig, PlotColor::kBlue, PlotDash::kDashed);
-  plot.panels.push_back(std::move(own));
-  if (etcd_ != nullptr) {
-    PlotPanel other = {.title = "Plain etcd client: served", .y_label = "% of reads"};
-    other.y_max = 105;
-    other.lines.push_back({.name = "linearizable",
-                           .color = PlotColor::kBlack,
-                           .points = Track::ServedPercent(etcd_->Reads(false), end_ns_)});
-    other.lines.push_back({.name = "serializable, of unknown age",
-                           .color = PlotColor::kSky,
-                           .dash = PlotDash::kDashed,
-                           .points = Track::ServedPercent(etcd_->Reads(true), end_ns_)});
-    plot.panels.push_back(std::move(other));
-  }
-  PlotPanel age = {.title = "Holdfast client: age that each answer told, at most",
-                   .y_label = "minutes of life"};
-  const auto in_life = [&](std::vector<PlotPoint> points) {
-    for (PlotPoint& point : points) point.y *= run_.factor() / 60;
-    return points;
-  };
-  age.lines.push_back({.name = "identity",
-                       .color = PlotColor::kGreen,
-                       .points = in_life(Track::AgeMax(TracksOf(Need::kIdentity), end_ns_))});
-  age.lines.push_back({.name = "sessions",
-                       .color = PlotColor::kPurple,
-                       .points = in_life(Track::AgeMax(TracksOf(Need::kSession), end_ns_))});
-  age.lines.push_back({.name = "config",
-                       .color = PlotColor::kBlue,
-                       .dash = PlotDash::kDashed,
-                       .points = in_life(Track::AgeMax(TracksOf(Need::kConfig), end_ns_))});
-  age.limits.push_back({60, "sessions close"});
-  plot.panels.push_back(std::move(age));
-  PlotPanel rate = {.title = "Requests that reach the store's members", .y_label = "per second"};
-  rate.height = 0.7;
-  rate.lines.push_back({.name = "", .color = PlotColor::kBlack, .points = rate_->Points(end_ns_)});
-  const double normal = rate_->Mean(begin_ns_ + 2'000'000'000, fault_ns_);
-  rate.limits.push_back({kHerdGoal * normal, "twice the normal rate"});
-  plot.panels.push_back(std::move(rate));
-  run_.SetPlot(std::move(plot));
-}
-
-}  // namespace
 
 const std::vector<Product>& ProductsOfJune12() {
   static const auto& products =
@@ -451,6 +223,6 @@ std::string NeedText(Need need) {
   return "writes";
 }
 
-absl::Status June12(DrillRun& run) { return Replay(run).Play(); }
+absl::Status June12(DrillRun& run) { return June12Replay(run).Play(); }
 
 }  // namespace holdfast::bench

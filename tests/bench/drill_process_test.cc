@@ -1,5 +1,5 @@
-// Some drills for real, short: what they promise must hold, and their reports and figures must come.
-// (Goals that are about time on a quiet machine are left to `holdfast-bench drill`.)
+// Some drills for real, short: what they promise must hold, and their reports and figures must
+// come. (Goals that are about time on a quiet machine are left to `holdfast-bench drill`.)
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
