@@ -166,7 +166,7 @@ void RunStorm(bench::LocalCluster& cluster, std::vector<std::vector<Fault>> roun
     std::string text;
     for (const Fault fault : round) text += storm.Begin(fault, load);
     SCOPED_TRACE(text);
-    EXPECT_TRUE(load.AwaitWrites(kProgress, kGiveUp)) << "no progress with a healthy majority";
+    EXPECT_TRUE(load.AwaitWrites(kProgress, kGiveUp)) << "no progress with a healthy majority; " << load.write_failure();
     storm.End();
     AwaitAllServe(cluster);
     EXPECT_TRUE(load.AwaitWrites(kProgress, kGiveUp));

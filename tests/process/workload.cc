@@ -164,7 +164,14 @@ void Workload::Note(const history::Op& op, const absl::Status& status) {
     ++acked_writes_;
     longest_gap_ns_ = std::max(longest_gap_ns_, op.end_ns - last_acked_ns_);
     last_acked_ns_ = std::max(last_acked_ns_, op.end_ns);
+  } else {
+    write_failure_ = status.ToString();
   }
+}
+
+std::string Workload::write_failure() {
+  absl::MutexLock lock(&mutex_);
+  return write_failure_;
 }
 
 bool Workload::AwaitWrites(int64_t count, absl::Duration timeout) {

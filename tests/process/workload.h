@@ -35,6 +35,9 @@ class Workload {
   // Waits until so many more writes were acknowledged. False: not in `timeout`.
   bool AwaitWrites(int64_t count, absl::Duration timeout);
 
+  // Why the last write that was not acknowledged was not.
+  std::string write_failure();
+
   // What linearizable reads have come to since the last call.
   struct Reads {
     int64_t answered = 0;
@@ -63,6 +66,7 @@ class Workload {
   int64_t last_acked_ns_ ABSL_GUARDED_BY(mutex_);
   int64_t longest_gap_ns_ ABSL_GUARDED_BY(mutex_) = 0;
   Reads reads_ ABSL_GUARDED_BY(mutex_);
+  std::string write_failure_ ABSL_GUARDED_BY(mutex_);
   std::vector<std::unique_ptr<Worker>> workers_;
 };
 
