@@ -198,10 +198,11 @@ TEST(CallerTest, CallsThatAreDueWhileOneHangsShareItsFate) {
   Track* const track = timeline.AddTrack("t");
   std::atomic<int> calls{0};
   std::atomic<bool> done{false};
-  Caller caller(1000, track, [&](int64_t due_ns) {
+  Caller caller(1000, track, [&](int64_t) {
     // The second call hangs for 50 ms, and is refused.
     if (++calls == 2) {
-      while (BootNs() < due_ns + 50'000'000) {
+      const int64_t until_ns = BootNs() + 50'000'000;
+      while (BootNs() < until_ns) {
       }
       return absl::UnavailableError("");
     }

@@ -68,9 +68,9 @@ TEST_F(DrillOracleTest, WritesThatAreTooFreshOrNotAcknowledgedDemandNothing) {
 }
 
 TEST_F(DrillOracleTest, AcksMayComeOutOfOrder) {
+  history_->Acked(8, 9 * kSecond);
   history_->Acked(7, 5 * kSecond);
   history_->Acked(6, 4 * kSecond);
-  history_->Acked(8, 9 * kSecond);
   reader_->Read(6, 6 * kSecond, absl::Milliseconds(500), Proof::kProven);
   EXPECT_EQ(oracle_.Check().violations, 1u);
 }
