@@ -1,5 +1,6 @@
 // The thread that keeps the last-known-good copies of one client's mirrors on disk, and looks for
-// operators' files. Slow or broken disks hold up nobody else.
+// operators' files. Slow or broken disks hold up nobody else
+// (the few bytes of a trial are written by the feed itself: client/last_good.h).
 //
 // Threads: the methods from the scheduler's thread. What is asked for is kept as "the newest of
 // each kind" per prefix, so nothing can queue up.

@@ -27,7 +27,8 @@
 
 namespace holdfast {
 
-// Threads: all methods from any thread. The client owns one thread; it drives every call and runs
+// Threads: all methods from any thread. The client owns one thread (with mirrors: a few more, for
+// their feed, the disk and the validators; docs/client.md); it drives every call and runs
 // every callback, one at a time, so a callback must not block. A synchronous method called on that
 // thread (from a callback) is refused with FailedPrecondition instead of waiting for itself.
 //

@@ -46,7 +46,8 @@ class Live {
   std::shared_ptr<const T> operator*() const {
     return std::static_pointer_cast<const T>(core_->Current());
   }
-  // Applies the prefix's policy to the age that the value has now; errors as Mirror::Get.
+  // Applies the prefix's policy to the age that the value has now; errors as Mirror::Get, and
+  // NOT_FOUND once the key is gone (`*live` keeps its last value).
   absl::StatusOr<std::shared_ptr<const T>> Get() const {
     absl::StatusOr<internal::LiveCore::Any> value = core_->Get();
     if (!value.ok()) return value.status();

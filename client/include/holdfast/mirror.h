@@ -56,7 +56,8 @@ class Mirror {
   // the call. It must be short, and must not block or call this library.
   absl::StatusOr<Freshness> Visit(std::string_view key,
                                   absl::FunctionRef<void(const EntryView*)> visit) const;
-  // All records at one revision; for several reads that must fit together.
+  // All records at one revision; for several reads that must fit together. Keys with a lease are in
+  // it whatever the age: look at EntryView::lease, where leases matter.
   Result<MirrorSnapshot> Snapshot() const;
   Result<std::vector<Entry>> Scan(std::string_view prefix) const;
 
@@ -66,8 +67,9 @@ class Mirror {
   // token is of another cluster or incarnation than the data.
   absl::Status WaitFor(const Token& token, absl::Duration timeout) const;
 
-  // `changed` runs after each set that was taken, on the client's own thread, and must not block.
-  // The first call comes soon after this one, with `before` empty.
+  // `changed` runs after each set that was taken, on the thread that feeds the mirrors, and must
+  // not block or wait for the mirror. The first call comes soon after this one, with `before`
+  // empty.
   using Changed =
       absl::AnyInvocable<void(const MirrorSnapshot& before, const MirrorSnapshot& after)>;
   void OnChange(Changed changed);

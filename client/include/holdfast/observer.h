@@ -38,8 +38,9 @@ struct Rejection {
   absl::Status why;
 };
 
-// Threads: called on the client's own thread, one call at a time, under none of its locks; must not
-// block, for events wait meanwhile (reads do not).
+// Threads: called on the thread that feeds the mirrors, one call at a time, under none of its
+// locks; must not block, for events wait meanwhile (reads do not). OnDiskProblem may also come
+// inside Client::Open, on its caller's thread.
 class Observer {
  public:
   virtual ~Observer() = default;

@@ -54,10 +54,12 @@ class Policy {
   Policy& Disk(std::string dir, int keep_generations = 3);
   // Nothing of this prefix is written to disk: a restart during an outage then has no data.
   Policy& MemoryOnly();
-  // Added to those given before; all must agree. After `budget` a set counts as refused.
+  // Added to those given before; all must agree. After `budget` a set counts as refused, and is
+  // judged again later. A copy on disk is judged before Client::Open returns, without that limit.
   Policy& Validate(Validator validator, absl::Duration budget = absl::Milliseconds(200));
   // Refuses a set in which more than this share of the keys served now is gone (default 0.3; of at
-  // least kDeleteGuardFloor keys, or all of them), until MarkAccepted. 1: never.
+  // least kDeleteGuardFloor keys; for FailStatic, also if all are gone), until MarkAccepted. 1:
+  // never.
   Policy& HoldIfDeletes(double fraction);
   // Refuses a set more than so many times as large (default 2; sets above kGrowthGuardFloor bytes),
   // until MarkAccepted. Infinity: never.
@@ -67,7 +69,8 @@ class Policy {
   Policy& Probation(absl::Duration duration);
   // How long Client::Open waits for the store if there is nothing usable on disk (default 5 s).
   Policy& StartupWait(absl::Duration wait);
-  // What is served when there is neither the store nor a copy on disk. Key and value are read.
+  // What is served as long as there is neither data of the store that was accepted nor a copy on
+  // disk (of Source::kDefault, whatever the rule says of ages). Key and value are read.
   Policy& Defaults(std::vector<Entry> entries);
   // Who comes first when many return to the store at once: "auth", "config" or "bulk". Default:
   // "auth" for FailClosedAfter, else "config".
