@@ -391,16 +391,17 @@ void MirrorImpl::Refuse(uint64_t revision, const absl::Status& why) {
   const bool again = refused_revision_ == revision;
   refused_revision_ = revision;
   ask_again_at_.reset();
-  {
-    std::lock_guard lock(told_mutex_);
-    told_refused_revision_ = revision;
-    told_refused_why_ = why;
-  }
   if (!again) {
     ++rejections_;
     ++refusals_seen_;
   }
   if (usable_) Publish();
+  {
+    // After the data says that it is superseded: who sees the one sees the other.
+    std::lock_guard lock(told_mutex_);
+    told_refused_revision_ = revision;
+    told_refused_why_ = why;
+  }
   if (!again && options_.observer != nullptr) {
     options_.observer->OnRejected({options_.prefix, revision, why});
   }
