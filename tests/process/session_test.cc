@@ -226,10 +226,13 @@ TEST(Sessions, AForcedNewClusterKnowsNoneOfThem) {
   auto lone = OpenClient({cluster->endpoint(0)});
   ASSERT_TRUE(Eventually([&] { return lone->Put("/c", "1").ok(); }));
   // The new incarnation is given by the first leader, a moment after it leads.
+  grpc::Status put;
   ASSERT_TRUE(Eventually([&] {
-    const grpc::Status put = writer.Put("/b");
+    put = writer.Put("/b");
     return put.error_message().find("SESSION_EXPIRED") != std::string::npos;
-  }));
+  })) << put.error_code()
+      << " " << put.error_message() << "\n"
+      << cluster->LogTail(0);
   // The library goes on by itself, in a new session.
   EXPECT_TRUE(Eventually([&] { return lone->Put("/c", "2").ok(); }));
 }
