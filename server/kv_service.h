@@ -22,8 +22,7 @@
 //   hasleader: true        all calls: "etcdserver: no leader" if this member knows none (etcd's)
 //
 // Sessions (docs/sessions.md): Put, DeleteRange and a Txn that writes obey request metadata
-//   holdfast-session       the write's stamp: it takes effect at most once, however often it is
-//   sent
+//   holdfast-session       the write's stamp: it takes effect once, however often it is sent
 // and their answers, refusals too, then carry trailing metadata
 //   holdfast-deduplicated  0 | 1: this is what the stamp is answered for good; 1: it was answered
 //                          before, and the write was not executed now. Absent: nothing is settled
