@@ -197,8 +197,9 @@ absl::StatusOr<ApplyResult> ApplyClusterBirth(const command::v1::ClusterBirth& b
   if (!known.ok()) return known.status();
   const uint64_t before = known->has_value() ? base::ReadBigEndian64(**known) : 0;
   if (birth.replaces() == before && birth.incarnation() != 0) {
-    // The first one too: --force-new-cluster may replace a cluster that had none yet.
-    if (absl::Status status = ForgetSessions(writer); !status.ok()) return status;
+    if (before != 0) {
+      if (absl::Status status = ForgetSessions(writer); !status.ok()) return status;
+    }
     std::string bytes;
     base::AppendBigEndian64(bytes, birth.incarnation());
     writer.PutMeta(kMetaIncarnation, bytes);
