@@ -12,10 +12,6 @@ namespace {
 constexpr int kCheckpoints = 10;
 constexpr absl::Duration kDiskRetryEvery = absl::Seconds(30);
 
-bool SameContent(const MirrorSnapshot& a, const MirrorSnapshot& b) {
-  return a.size() == b.size() && VersionStore::ContentDigest(a) == VersionStore::ContentDigest(b);
-}
-
 }  // namespace
 
 // Before the data is served: whatever it does to this process, the next one knows what it was. With

@@ -32,10 +32,6 @@ EntryView ToView(const Entry& entry) {
           entry.mod_revision, entry.version, entry.lease};
 }
 
-bool SameContent(const MirrorSnapshot& a, const MirrorSnapshot& b) {
-  return a.size() == b.size() && VersionStore::ContentDigest(a) == VersionStore::ContentDigest(b);
-}
-
 base::RecordDigest ContentOf(const MirrorSnapshot& version, std::string_view key) {
   const std::optional<EntryView> entry = version.Find(key);
   return entry.has_value() ? base::DigestOfContent(entry->key, entry->value) : base::RecordDigest();

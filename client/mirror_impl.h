@@ -56,6 +56,11 @@ inline constexpr size_t kRetiredBytesMax = size_t{64} << 20;
 // More changed keys than this are remembered as one set.
 inline constexpr size_t kSuspectKeysMax = 64;
 
+// Keys and values alone: under whatever revisions.
+inline bool SameContent(const MirrorSnapshot& a, const MirrorSnapshot& b) {
+  return a.size() == b.size() && VersionStore::ContentDigest(a) == VersionStore::ContentDigest(b);
+}
+
 class MirrorImpl : public std::enable_shared_from_this<MirrorImpl> {
  public:
   struct Options {

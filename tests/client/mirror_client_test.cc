@@ -341,16 +341,19 @@ TEST_F(MirrorClientTest, DefaultsStandInForRefusedDataAndAreNeverMixedWithIt) {
 // A slow validator is at work when the wait of Open ends.
 TEST_F(MirrorClientTest, DefaultsDoNotCollideWithDataThatIsBeingJudged) {
   store_.Put("/c/k", "1");
+  absl::Notification opened;
   ASSERT_TRUE(Open(Policy::FailStatic()
                        .Validate(
-                           [](const MirrorSnapshot&, const MirrorSnapshot&) {
-                             std::this_thread::sleep_for(std::chrono::milliseconds(150));
+                           [&opened](const MirrorSnapshot&, const MirrorSnapshot&) {
+                             opened.WaitForNotification();
                              return absl::OkStatus();
                            },
                            absl::Seconds(5))
                        .StartupWait(absl::Milliseconds(100))
                        .Defaults({{.key = "/c/k", .value = "7"}}))
                   .ok());
+  EXPECT_EQ(Value(), "7");
+  opened.Notify();
   ASSERT_TRUE(Eventually([&] { return Value() == "1"; }));
 }
 

@@ -8,6 +8,8 @@
 #include <atomic>
 #include <thread>
 
+#include "client/guards.h"
+#include "client/version_store.h"
 #include "tests/client/mirror_world.h"
 
 namespace holdfast::test {
@@ -491,6 +493,29 @@ TEST_F(MirrorSetTest, AWorseClaimDoesNotReplaceABetterOne) {
   scheduler_->Advance(absl::Seconds(1));
   EXPECT_EQ(mirror().fresh().proof(), Proof::kProven);
   EXPECT_GE(mirror().fresh().MaxAge(), absl::Seconds(2));
+  // Nor when new data comes on top of it: it stays true while the data moves forward.
+  Event(line(), 1, "/a/k", "2", 12);
+  scheduler_->Advance(absl::Seconds(1));
+  Event(line(), 1, "/a/k", "3", 13);
+  scheduler_->Drain();
+  EXPECT_EQ(Value("/a/k"), "3");
+  EXPECT_EQ(mirror().fresh().proof(), Proof::kProven);
+}
+
+// An operator's own changes are not held back, and let nothing else through.
+TEST(GuardsTest, WhatAnOperatorChangesCountsForNothing) {
+  internal::VersionStore store;
+  for (int i = 0; i < 12; ++i) store.Put({.key = "/k/" + std::to_string(i), .value = "v"});
+  const MirrorSnapshot before = store.Build(1);
+  for (int i = 0; i < 5; ++i) store.Delete("/k/" + std::to_string(i));
+  store.Put({.key = "/k/11", .value = std::string(10'000, 'x')});
+  const MirrorSnapshot after = store.Build(2);
+  const Policy policy = Policy::FailStatic();
+  EXPECT_FALSE(internal::CheckChange(policy, before, after, {}).ok());
+  EXPECT_FALSE(internal::CheckChange(policy, before, after, {"/k/11"}).ok());
+  EXPECT_TRUE(internal::CheckChange(policy, before, after,
+                                    {"/k/0", "/k/1", "/k/2", "/k/3", "/k/4", "/k/11"})
+                  .ok());
 }
 
 // W4: of what is refused nothing is claimed, though the link is healthy.
