@@ -18,6 +18,7 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "absl/functional/any_invocable.h"
@@ -140,6 +141,17 @@ class RaftNode {
   // ResourceExhausted. Otherwise success shows when the state machine applies it, or never: the
   // caller keeps its own deadline, after which the outcome is unknown.
   virtual void Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) = 0;
+
+  // As Propose for each payload, in their order, at the price of one hand-over. `refused` is called
+  // for each slot that was certainly not proposed, at most once a slot, never for two at a time.
+  using RefusedMany = absl::AnyInvocable<void(size_t slot, const absl::Status&)>;
+  virtual void ProposeMany(std::vector<std::string> payloads, RefusedMany refused) {
+    const auto shared = std::make_shared<RefusedMany>(std::move(refused));
+    for (size_t slot = 0; slot < payloads.size(); ++slot) {
+      Propose(std::move(payloads[slot]),
+              [shared, slot](absl::Status status) { (*shared)(slot, status); });
+    }
+  }
 
   // Any thread, never blocks. Calls `done` exactly once, on a node thread (or at once, with
   // Unavailable or ResourceExhausted, if the node is stopping or overloaded), with an index that is

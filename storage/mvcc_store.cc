@@ -11,6 +11,24 @@
 #include "storage/mvcc_writer.h"
 
 namespace holdfast::storage {
+
+absl::Status MvccStore::View::GetMany(
+    absl::Span<const std::string_view> keys,
+    absl::FunctionRef<void(size_t index, const KeyValueView* kv)> visit) const {
+  for (size_t i = 0; i < keys.size(); ++i) {
+    const auto found = Get(keys[i]);
+    if (!found.ok()) return found.status();
+    if (!found->has_value()) {
+      visit(i, nullptr);
+      continue;
+    }
+    const KeyValue& kv = **found;
+    const KeyValueView view = {kv.key,          kv.value,   kv.create_revision,
+                               kv.mod_revision, kv.version, kv.lease};
+    visit(i, &view);
+  }
+  return absl::OkStatus();
+}
 namespace {
 
 // A view needs a snapshot and exactly the applied state in it, and a read must not pay for either.

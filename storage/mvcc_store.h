@@ -24,8 +24,10 @@
 #include <string_view>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "base/ids.h"
 
 namespace holdfast::storage {
@@ -129,6 +131,11 @@ class MvccStore {
     virtual absl::Status Range(const RangeOptions& options, RangeResult* result) const = 0;
     // nullopt: no such key (or deleted).
     virtual absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const = 0;
+    // As Get for each key; `visit` is called once for each, in any order. What it is given lives as
+    // long as the call; null: no such key. The first error ends it.
+    virtual absl::Status GetMany(
+        absl::Span<const std::string_view> keys,
+        absl::FunctionRef<void(size_t index, const KeyValueView* kv)> visit) const;
     virtual absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const = 0;
     // Keys that begin with `prefix` and are not below `from`, in order; `visit` returns false to
     // stop.
@@ -170,6 +177,10 @@ class MvccStore {
     virtual void BeginRevision() = 0;
     // True if anything was written (then revision() is one more).
     virtual bool EndRevision() = 0;
+
+    // A hint, between two revisions: these keys are about to be written or read. Looks up at once
+    // what the commands of a batch would look up one by one. An error shows when they do.
+    virtual void Prefetch(absl::Span<const std::string_view> keys) { static_cast<void>(keys); }
 
     // REQUIRES: between BeginRevision and EndRevision. `prev`, if not null, gets the record before.
     virtual absl::Status Put(std::string_view key, std::string_view value, int64_t lease,
