@@ -62,12 +62,16 @@ double RssMegabytes() {
 class FilledStore {
  public:
   static FilledStore& Get(int64_t keys = kKeys) {
-    static std::unique_ptr<FilledStore> store;
-    if (store == nullptr || store->keys_ != keys) {
-      store.reset();
-      store.reset(new FilledStore(keys));
+    if (shared_ == nullptr || shared_->keys_ != keys) {
+      Drop();
+      shared_ = new FilledStore(keys);
     }
-    return *store;
+    return *shared_;
+  }
+  // Before main() ends: RocksDB must not outlive its own statics.
+  static void Drop() {
+    delete shared_;
+    shared_ = nullptr;
   }
   ~FilledStore() {
     writer.reset();
@@ -93,6 +97,8 @@ class FilledStore {
   std::unique_ptr<MvccStore::Writer> writer;
 
  private:
+  static inline FilledStore* shared_ = nullptr;
+
   explicit FilledStore(int64_t keys) : keys_(keys) {
     const char* parent = std::getenv("HOLDFAST_BENCH_DIR");
     dir_ = (parent != nullptr ? std::filesystem::path(parent)
@@ -229,4 +235,14 @@ void BM_CountEverything(benchmark::State& state) {
 BENCHMARK(BM_CountEverything)->Unit(benchmark::kMillisecond);
 
 }  // namespace
+
+static void DropShared() { FilledStore::Drop(); }
+
 }  // namespace holdfast::storage
+
+int main(int argc, char** argv) {
+  benchmark::Initialize(&argc, argv);
+  benchmark::RunSpecifiedBenchmarks();
+  holdfast::storage::DropShared();
+  return 0;
+}
