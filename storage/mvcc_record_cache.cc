@@ -41,13 +41,24 @@ void RecordCache::Withdraw(std::string_view key, int64_t revision) {
   absl::MutexLock lock(&shard.mutex);
   CHECK(revision >= shard.committed);
   shard.committed = revision;
-  Erase(shard, key);
+  // Younger than every view: it stays for its memory, which Store uses again.
+  if (const auto it = shard.entries.find(key); it != shard.entries.end()) (*it)->mod = INT64_MAX;
 }
 
 void RecordCache::Store(std::string_view key, std::string_view bytes) {
   Shard& shard = ShardOf(key);
   absl::MutexLock lock(&shard.mutex);
-  Erase(shard, key);  // a reader with a view of this commit may have been here already
+  if (const auto it = shard.entries.find(key); it != shard.entries.end()) {
+    Entry& entry = **it;
+    Record record;
+    if (bytes.size() == entry.record_bytes && DecodeRecord(bytes, &record)) {
+      std::memcpy(entry.memory.get() + entry.key_bytes, bytes.data(), bytes.size());
+      entry.mod = record.mod.main;
+      entry.used = true;
+      return;
+    }
+    Erase(shard, key);
+  }
   Put(shard, key, bytes);
 }
 

@@ -48,7 +48,8 @@ class RecordCache {
   // What the database holds, as a view at revision `at` found it; `bytes` empty: nothing.
   void Offer(std::string_view key, std::string_view bytes, int64_t at);
 
-  // The commit of everything up to `revision` begins, and changes this key.
+  // The commit of everything up to `revision` begins, and changes this key. No view finds it here
+  // from now on; neither may the writer ask for it before Store.
   void Withdraw(std::string_view key, int64_t revision);
   // It is done and visible: the key's new record.
   void Store(std::string_view key, std::string_view bytes);
@@ -64,7 +65,9 @@ class RecordCache {
     uint32_t record_bytes = 0;  // 0: the key has none
     int64_t mod = 0;            // of the record
     size_t place = 0;           // in Shard::ring
-    bool used = true;           // since the hand last came by
+    // Since the hand last came by. Not at first: who is read once must not drive out who is read
+    // often.
+    bool used = false;
 
     std::string_view key() const { return {memory.get(), key_bytes}; }
     std::string_view record() const { return {memory.get() + key_bytes, record_bytes}; }
