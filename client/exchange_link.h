@@ -179,9 +179,6 @@ class ExchangeLink : private Deferred {
   Steady::time_point timer_at_ ABSL_GUARDED_BY(mutex_);
   bool closed_ ABSL_GUARDED_BY(mutex_) = false;
   Counts counts_ ABSL_GUARDED_BY(mutex_);
-
-  // Of the loop's thread: kept for their memory.
-  std::vector<Ended> ended_;
 };
 
 }  // namespace holdfast::internal

@@ -10,8 +10,8 @@
 namespace holdfast::internal {
 namespace {
 
-using google::protobuf::io::CodedOutputStream;
 using google::protobuf::internal::WireFormatLite;
+using google::protobuf::io::CodedOutputStream;
 using v1::ExchangeReply;
 using v1::ExchangeRequest;
 using v1::ExchangeRequests;

@@ -1,5 +1,6 @@
-// One try of one request: what is asked, what it is answered, and whether it ever left this process.
-// Rpc carries it as a unary call on one connection; ExchangeLink, as a part of a stream's messages.
+// One try of one request: what is asked, what it is answered, and whether it ever left this
+// process. Rpc carries it as a unary call on one connection; ExchangeLink, as a part of a stream's
+// messages.
 #pragma once
 
 #include <cstdint>
@@ -73,8 +74,8 @@ struct RpcReply {
   // False: proven that the request never left this process. Not by gRPC's error texts, but by
   // holding the message back until a connection has taken the call.
   bool sent = true;
-  // The answer, of a status that is OK: one of the two. What `exchange` points to may be moved from,
-  // and is gone when the reply has been handled; its header is in `header`.
+  // The answer, of a status that is OK: one of the two. What `exchange` points to may be moved
+  // from, and is gone when the reply has been handled; its header is in `header`.
   grpc::ByteBuffer body;
   v1::ExchangeReply* exchange = nullptr;
   const etcdserverpb::ResponseHeader* header = nullptr;  // with `exchange`; without a revision

@@ -60,7 +60,8 @@ std::vector<std::pair<uint64_t, std::string>> SendQueue::TakeAll(Alive alive) {
   for (const Message& message : messages_) {
     size_t begin = 0;
     for (const Part& part : message.parts) {
-      if (alive(part.id)) items.emplace_back(part.id, message.bytes.substr(begin, part.end - begin));
+      if (alive(part.id))
+        items.emplace_back(part.id, message.bytes.substr(begin, part.end - begin));
       begin = part.end;
     }
   }
