@@ -43,6 +43,7 @@ class CountingPipeline : public RequestPipeline {
  public:
   void SetNode(raft::RaftNode* /*node*/) override {}
   void Propose(Command /*command*/, Done /*done*/) override {}
+  void ProposeBatch(absl::Span<Command* const> /*commands*/, BatchDone /*done*/) override {}
   void LinearizableRead(ReadDone /*done*/) override {}
   void FreshClaim(absl::Duration /*max_age*/, absl::Duration /*timeout*/,
                   absl::AnyInvocable<void() &&> /*done*/) override {}

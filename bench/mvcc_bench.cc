@@ -190,8 +190,10 @@ void BM_GetMany(benchmark::State& state) {
       views[i] = batch[i];
     }
     size_t found = 0;
-    CHECK_OK(filled.store->NewView()->GetMany(
-        views, [&found](size_t, const KeyValueView* kv) { found += kv != nullptr ? 1 : 0; }));
+    CHECK_OK(filled.store->NewView()->GetMany(views, [&found](size_t, const KeyValueView* kv) {
+      found += kv != nullptr ? 1 : 0;
+      return true;
+    }));
     CHECK(found == batch.size());
   }
   state.SetItemsProcessed(state.iterations() * state.range(1));

@@ -21,7 +21,7 @@ RocksWriter::RocksWriter(const Database& database, const AppliedState& base, Com
     : database_(database),
       commit_(std::move(commit)),
       state_(base),
-      reader_(database, /*snapshot=*/nullptr, &records_, &recent_) {}
+      reader_(database, /*snapshot=*/nullptr, kNewest, &records_) {}
 
 void RocksWriter::BeginRevision() {
   CHECK(!open_);
@@ -49,18 +49,11 @@ void RocksWriter::Prefetch(absl::Span<const std::string_view> keys) {
   if (keys.size() < kPrefetchKeysMin) return;
   missing_.clear();
   for (const std::string_view key : keys) {
-    if (records_.Find(key) == nullptr && !recent_.Find(key).has_value()) missing_.push_back(key);
+    if (records_.Find(key) == nullptr) missing_.push_back(key);
   }
-  // An error is not lost: whoever needs the key looks for it himself, and meets it.
-  if (missing_.size() >= kPrefetchKeysMin) {
-    reader_
-        .FindMany(missing_,
-                  [this](size_t index, const FoundRecord* found) {
-                    recent_.Store(missing_[index],
-                                  found == nullptr ? std::string_view() : found->bytes);
-                  })
-        .IgnoreError();
-  }
+  // It lands in the record cache. An error is not lost: whoever needs the key looks for it himself,
+  // and meets it.
+  reader_.FindMany(missing_, [](size_t, const FoundRecord*) { return true; }).IgnoreError();
 }
 
 absl::Status RocksWriter::Append(std::string_view key, const Record& record,
@@ -245,8 +238,10 @@ absl::Status RocksWriter::Commit(Index index, Term term) {
   state_.index = index;
   state_.term = term;
   if (absl::Status status = FillBatch(); !status.ok()) return status;
+  RecordCache& cache = database_.records();
+  for (const auto& [key, newest] : records_.records()) cache.Withdraw(key, state_.revision);
   if (absl::Status status = commit_(&batch_, state_); !status.ok()) return status;
-  for (const auto& [key, newest] : records_.records()) recent_.Store(key, newest->bytes);
+  for (const auto& [key, newest] : records_.records()) cache.Store(key, newest->bytes);
   Clear();
   return absl::OkStatus();
 }

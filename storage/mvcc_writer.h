@@ -21,7 +21,6 @@
 #include "storage/mvcc_database.h"
 #include "storage/mvcc_overlay.h"
 #include "storage/mvcc_reader.h"
-#include "storage/mvcc_recent.h"
 #include "storage/mvcc_store.h"
 
 namespace holdfast::storage::mvcc {
@@ -78,7 +77,6 @@ class RocksWriter : public MvccStore::Writer {
   bool open_ = false;      // between BeginRevision and EndRevision
   uint32_t next_sub_ = 0;  // of the open revision; 0: nothing written in it
   RecordOverlay records_;
-  RecentRecords recent_;
   MetaOverlay metas_;  // by key of the meta family, prefix byte included
   EventSink sink_;
   rocksdb::WriteBatch batch_;
