@@ -14,19 +14,49 @@ KvService::Options Limits() {
 
 }  // namespace
 
-std::vector<DoorKind> AllDoors() { return {DoorKind::kUnary}; }
+std::vector<DoorKind> AllDoors() { return {DoorKind::kUnary, DoorKind::kExchange}; }
 
 std::string NameOf(DoorKind kind) { return kind == DoorKind::kUnary ? "Unary" : "Exchange"; }
 
-DoorMember::DoorMember(DoorKind kind) : TestMember(Limits()), kind_(kind) {}
+DoorMember::DoorMember(DoorKind kind, ExchangeService::Options options)
+    : TestMember(Limits()), kind_(kind) {
+  options.max_txn_ops = kDoorMaxTxnOps;
+  options.clock = &clock_;
+  exchange_ = ExchangeService::Create(options, node_.get(), pipeline_.get(), machine_.get(),
+                                      admission_.get(), service_->reads());
+  grpc::ServerBuilder builder;
+  builder.RegisterService(exchange_->service());
+  builder.AddListeningPort("127.0.0.1:0", grpc::InsecureServerCredentials(), &port_);
+  builder.SetMaxReceiveMessageSize(64 << 20);
+  exchange_server_ = builder.BuildAndStart();
+  CHECK(exchange_server_ != nullptr);
+}
 
-DoorMember::~DoorMember() { door_.reset(); }
+DoorMember::~DoorMember() {
+  door_.reset();
+  Stop();
+}
+
+void DoorMember::Stop() {
+  exchange_->Stop();
+  pipeline_->Stop();
+  exchange_server_->Shutdown();
+}
 
 Door& DoorMember::door() {
   if (door_ == nullptr) {
-    door_ = OpenUnaryDoor(server_->InProcessChannel({}));
+    door_ = kind_ == DoorKind::kUnary ? OpenUnaryDoor(server_->InProcessChannel({}))
+                                      : OpenExchangeDoor(Connect());
   }
   return *door_;
+}
+
+std::shared_ptr<grpc::Channel> DoorMember::Connect() const {
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetMaxReceiveMessageSize(-1);
+  return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(port_),
+                                   grpc::InsecureChannelCredentials(), arguments);
 }
 
 void DoorMember::Apply(const std::string& command) {

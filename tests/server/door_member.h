@@ -7,6 +7,7 @@
 
 #include "door.h"
 #include "kv_test_member.h"
+#include "server/exchange_service.h"
 
 namespace holdfast::server::testing {
 
@@ -16,11 +17,17 @@ std::string NameOf(DoorKind kind);
 
 class DoorMember : public TestMember {
  public:
-  explicit DoorMember(DoorKind kind);
+  explicit DoorMember(DoorKind kind, ExchangeService::Options options = {});
   ~DoorMember();
+
+  // Ends as a server does. Idempotent.
+  void Stop();
 
   // Opened with the first use.
   Door& door();
+  // To the batch door, over TCP: only there is flow control. A new connection each.
+  std::shared_ptr<grpc::Channel> Connect() const;
+  ExchangeService& exchange() { return *exchange_; }
   // A command as another member's proposal would come, in text.
   void Apply(const std::string& command);
   // A claim that is `age` old now (Elapsed adds its margin of 1 ms and 0.2 %).
@@ -28,6 +35,9 @@ class DoorMember : public TestMember {
 
  private:
   const DoorKind kind_;
+  std::unique_ptr<ExchangeService> exchange_;
+  std::unique_ptr<grpc::Server> exchange_server_;
+  int port_ = 0;
   std::unique_ptr<Door> door_;
 };
 

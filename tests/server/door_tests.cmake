@@ -1,3 +1,3 @@
 holdfast_test(server_door_test server
   SOURCES door_cases.cc door_member.cc door_test.cc door_unary.cc exchange_caller.cc
-  LIBS holdfast_server_kv)
+  LIBS holdfast_server_kv holdfast_server_http)
