@@ -166,9 +166,11 @@ void ExchangeStream::OnReadDone(bool ok) {
     }
     if (end_.has_value() || stopping_) return Flush();
     bytes.Swap(&incoming_);
+    ++unpacking_;
   }
   OnBatch(std::move(bytes));
   absl::MutexLock lock(&mutex_);
+  --unpacking_;
   Flush();
 }
 
@@ -193,7 +195,8 @@ void ExchangeStream::End(const absl::Status& status) {
 void ExchangeStream::Flush() {
   if (finished_) return;
   if (!end_.has_value() && !writing_) SendNext();
-  const bool idle = under_way_ == 0 && !writing_ && out_.empty() && large_.empty();
+  const bool idle =
+      under_way_ == 0 && unpacking_ == 0 && !writing_ && out_.empty() && large_.empty();
   if (!end_.has_value() && idle && (read_to_end_ || stopping_)) {
     // The caller has said all, and got its answers; or we have given all we shall.
     end_ = read_to_end_ ? absl::OkStatus() : ErrStopped();

@@ -37,10 +37,10 @@ DoorMember::~DoorMember() {
   Stop();
 }
 
-void DoorMember::Stop() {
+void DoorMember::Stop(absl::Duration grace) {
   exchange_->Stop();
   pipeline_->Stop();
-  exchange_server_->Shutdown();
+  exchange_server_->Shutdown(std::chrono::system_clock::now() + absl::ToChronoMilliseconds(grace));
 }
 
 Door& DoorMember::door() {

@@ -20,8 +20,8 @@ class DoorMember : public TestMember {
   explicit DoorMember(DoorKind kind, ExchangeService::Options options = {});
   ~DoorMember();
 
-  // Ends as a server does. Idempotent.
-  void Stop();
+  // Ends as a server does: who does not read is cut off after `grace`. Idempotent.
+  void Stop(absl::Duration grace = absl::Seconds(5));
 
   // Opened with the first use.
   Door& door();

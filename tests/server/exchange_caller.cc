@@ -50,6 +50,11 @@ void ExchangeCaller::GoOnReading() {
   paused_ = false;
 }
 
+void ExchangeCaller::DropValues() {
+  absl::MutexLock lock(&mutex_);
+  drop_values_ = true;
+}
+
 std::optional<DoorAnswer> ExchangeCaller::Await(uint64_t id) {
   absl::MutexLock lock(&mutex_);
   const auto there = [&]() ABSL_SHARED_LOCKS_REQUIRED(mutex_) {
@@ -178,6 +183,10 @@ void ExchangeCaller::TakeReply(const ExchangeReplies& message, ExchangeReply rep
       *header = message.header();
       header->set_revision(revision);
     }
+  }
+  if (drop_values_ && reply.has_range()) {
+    for (mvccpb::KeyValue& kv : *reply.mutable_range()->mutable_kvs())
+      std::string().swap(*kv.mutable_value());
   }
   answer.reply = std::move(reply);
   message_of_[id] = messages_;

@@ -41,6 +41,9 @@ class ExchangeCaller {
 
   void PauseReading();
   void GoOnReading();
+  // From now on, values of ranges are not kept: an answer says of each record only that it is
+  // there.
+  void DropValues();
 
   // The answer of this id, once it is there; nullopt: the stream ended without, or patience did.
   std::optional<DoorAnswer> Await(uint64_t id);
@@ -82,6 +85,7 @@ class ExchangeCaller {
   mutable absl::Mutex mutex_;
   bool paused_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  bool drop_values_ ABSL_GUARDED_BY(mutex_) = false;
   int messages_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, DoorAnswer> answers_ ABSL_GUARDED_BY(mutex_);
   std::map<uint64_t, int> message_of_ ABSL_GUARDED_BY(mutex_);
