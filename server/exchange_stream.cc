@@ -174,11 +174,9 @@ void ExchangeStream::OnReadDone(bool ok) {
       return Flush();
     }
     bytes.Swap(&incoming_);
-    ++unpacking_;
   }
   OnBatch(std::move(bytes));
   absl::MutexLock lock(&mutex_);
-  --unpacking_;
   Flush();
 }
 
@@ -208,8 +206,7 @@ void ExchangeStream::End(const absl::Status& status) {
 void ExchangeStream::Flush() {
   if (finished_) return;
   if (!end_.has_value() && !writing_) SendNext();
-  const bool idle =
-      under_way_ == 0 && unpacking_ == 0 && !writing_ && out_.empty() && large_.empty();
+  const bool idle = under_way_ == 0 && !writing_ && out_.empty() && large_.empty();
   if (!end_.has_value() && idle && (read_to_end_ || stopping_)) {
     // The caller has said all, and got its answers; or we have given all we shall.
     end_ = read_to_end_ ? absl::OkStatus() : ErrStopped();
@@ -735,12 +732,14 @@ void ExchangeStream::ReadScan(const BatchPtr& batch, uint32_t slot, const AgeFn&
     bool skip = false;
     {
       absl::MutexLock lock(&self->mutex_);
-
       // Nobody is there any more, or waits: spare the store a range that may be large.
       skip = self->cancelled_.contains(id) || self->end_.has_value() || batch->claimed[slot];
     }
     if (skip) {
-      return self->AnswerError(batch, slot, absl::CancelledError("the caller gave it up"));
+      self->AnswerError(batch, slot, absl::CancelledError("the caller gave it up"));
+      absl::MutexLock lock(&self->mutex_);
+      self->Flush();
+      return;
     }
     auto reservation = std::make_shared<AnswerBudget::Reservation>(&self->host_->reads->answers());
     if (!serializable) {

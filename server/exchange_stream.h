@@ -196,9 +196,6 @@ class ExchangeStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
   bool greeted_ ABSL_GUARDED_BY(mutex_) = false;       // the limits were told
   // A read is out, or what it brought is not counted yet.
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
-  // Messages that were read, and whose requests are not counted in under_way_ yet: meanwhile the
-  // next read may come to the caller's end.
-  int unpacking_ ABSL_GUARDED_BY(mutex_) = 0;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool read_to_end_ ABSL_GUARDED_BY(mutex_) = false;
   bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
