@@ -1,8 +1,8 @@
 // What a process asked of the kernel, as strace saw it: whether bytes were on the disk before other
 // bytes left for a socket.
 //
-// Times are strace's: wall clock, in microseconds, of one machine, so that those of several processes
-// can be compared.
+// Times are strace's: wall clock, in microseconds, of one machine, so that those of several
+// processes can be compared.
 #pragma once
 
 #include <sys/types.h>
