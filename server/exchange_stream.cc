@@ -732,12 +732,14 @@ void ExchangeStream::ReadScan(const BatchPtr& batch, uint32_t slot, const AgeFn&
     bool skip = false;
     {
       absl::MutexLock lock(&self->mutex_);
-
       // Nobody is there any more, or waits: spare the store a range that may be large.
       skip = self->cancelled_.contains(id) || self->end_.has_value() || batch->claimed[slot];
     }
     if (skip) {
-      return self->AnswerError(batch, slot, absl::CancelledError("the caller gave it up"));
+      self->AnswerError(batch, slot, absl::CancelledError("the caller gave it up"));
+      absl::MutexLock lock(&self->mutex_);
+      self->Flush();
+      return;
     }
     auto reservation = std::make_shared<AnswerBudget::Reservation>(&self->host_->reads->answers());
     if (!serializable) {
