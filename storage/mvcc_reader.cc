@@ -1,7 +1,8 @@
 #include "storage/mvcc_reader.h"
 
 #include <algorithm>
-
+#include <array>
+#include <numeric>
 #include <utility>
 
 #include <fmt/format.h>
@@ -49,10 +50,61 @@ RecordReader::RecordReader(const Database& database, const rocksdb::Snapshot* sn
   options_.snapshot = snapshot;
 }
 
+absl::Status RecordReader::FindMany(
+    absl::Span<const std::string_view> keys,
+    absl::FunctionRef<void(size_t index, const FoundRecord* found)> visit) const {
+  // Sorted: neighbours lie in one block, and share its index and its filter.
+  std::vector<size_t> order(keys.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  std::sort(order.begin(), order.end(), [&keys](size_t a, size_t b) { return keys[a] < keys[b]; });
+  rocksdb::ReadOptions options = options_;
+  // What lies behind it in a chunk is left out (Aborted), and then read one by one.
+  options.value_size_soft_limit = kManyBytesMax;
+
+  const size_t chunk = std::min(keys.size(), kManyKeys);
+  std::vector<rocksdb::Slice> slices(chunk);
+  std::vector<rocksdb::PinnableSlice> pins(chunk);
+  std::vector<rocksdb::Status> statuses(chunk);
+  std::vector<size_t> ends(chunk);  // in `order`, of the indexes of one key
+  FoundRecord found;
+  for (size_t at = 0; at < order.size();) {
+    const size_t begin = at;
+    size_t n = 0;
+    for (; n < chunk && at < order.size(); ++n) {
+      const std::string_view key = keys[order[at]];
+      while (at < order.size() && keys[order[at]] == key) ++at;
+      slices[n] = rocksdb::Slice(key);
+      ends[n] = at;
+      pins[n].Reset();
+    }
+    database_.db()->MultiGet(options, database_.current(), n, slices.data(), pins.data(),
+                             statuses.data(), /*sorted_input=*/true);
+    size_t index = begin;
+    for (size_t i = 0; i < n; ++i) {
+      const std::string_view key = slices[i].ToStringView();
+      bool exists = statuses[i].ok();
+      if (statuses[i].IsAborted()) {
+        statuses[i] = database_.db()->Get(options_, database_.current(), slices[i], &found.pin);
+        exists = statuses[i].ok();
+        found.bytes = found.pin.ToStringView();
+      } else {
+        found.bytes = pins[i].ToStringView();
+      }
+      if (!exists && !statuses[i].IsNotFound()) return ToStatus(statuses[i], "cannot read a key");
+      if (exists && !DecodeRecord(found.bytes, &found.record)) return Undecodable("record", key);
+      for (; index < ends[i]; ++index) visit(order[index], exists ? &found : nullptr);
+      pins[i].Reset();
+      found.pin.Reset();
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<bool> RecordReader::FindBase(std::string_view key, FoundRecord* found) const {
   found->pin.Reset();
   if (recent_ != nullptr) {
     if (const auto recent = recent_->Find(key); recent.has_value()) {
+      if (recent->empty()) return false;
       found->bytes = *recent;
       CHECK(DecodeRecord(found->bytes, &found->record));
       return true;

@@ -14,13 +14,16 @@
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include <rocksdb/iterator.h>
 #include <rocksdb/options.h>
 #include <rocksdb/slice.h>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "storage/mvcc_codec.h"
 #include "storage/mvcc_database.h"
 #include "storage/mvcc_overlay.h"
@@ -58,6 +61,12 @@ class RecordReader {
 
   // The newest record, tombstones included. False: the key has none.
   absl::StatusOr<bool> FindNewest(std::string_view key, FoundRecord* found) const;
+  // As FindNewest for each key, of the database alone: without the overlay and `recent`. `visit` is
+  // called once for each key, in key order; null: the key has none. What it is given lives as long
+  // as the call. The first error ends it. Holds about kManyBytesMax, or one record, at a time.
+  absl::Status FindMany(
+      absl::Span<const std::string_view> keys,
+      absl::FunctionRef<void(size_t index, const FoundRecord* found)> visit) const;
   // The live record as of revision `at`. False: no such key then.
   // REQUIRES: `at` is not below the compact revision.
   absl::StatusOr<bool> FindAt(std::string_view key, int64_t at, FoundRecord* found) const;
@@ -80,6 +89,10 @@ class RecordReader {
 
  private:
   friend class RecordCursor;
+
+  // So many keys are looked up at once, and so many bytes of values kept for that.
+  static constexpr size_t kManyKeys = 128;
+  static constexpr size_t kManyBytesMax = size_t{1} << 20;
 
   absl::StatusOr<bool> FindBase(std::string_view key, FoundRecord* found) const;
   absl::StatusOr<bool> FindUncommitted(const PendingRecord* newest, int64_t at,

@@ -1,4 +1,5 @@
-// The newest committed records that the writer touched last, so that the next put of the same key
+// The newest committed records that the writer touched last, and the keys that it knows to have
+// none, so that the next put of the same key
 // need not look it up in RocksDB: on the write path that lookup is dearer than all the rest.
 //
 // Two generations: what is found or stored lives in the young one; when that is full, it becomes
@@ -22,7 +23,7 @@ namespace holdfast::storage::mvcc {
 
 class RecentRecords {
  public:
-  // Valid until the next call.
+  // Empty: the database holds nothing of this key. Valid until the next call.
   std::optional<std::string_view> Find(std::string_view key) {
     const auto young = young_.find(base::ToAbsl(key));
     if (young != young_.end()) return young->second;
@@ -33,6 +34,7 @@ class RecentRecords {
     return young_.find(base::ToAbsl(key))->second;
   }
 
+  // `bytes` empty: the database holds nothing of this key.
   void Store(std::string_view key, std::string_view bytes) {
     if (key.size() + bytes.size() > kRecordBytesMax) {
       Forget(key);  // an older, smaller record of this key may be here

@@ -31,6 +31,19 @@ absl::StatusOr<std::optional<KeyValue>> RocksView::Get(std::string_view key) con
   return reader_.Get(key);
 }
 
+absl::Status RocksView::GetMany(
+    absl::Span<const std::string_view> keys,
+    absl::FunctionRef<void(size_t index, const KeyValueView* kv)> visit) const {
+  return reader_.FindMany(keys, [&](size_t index, const FoundRecord* found) {
+    if (found == nullptr || !found->record.live) {
+      visit(index, nullptr);
+      return;
+    }
+    const KeyValueView kv = AsKeyValueView(keys[index], found->record);
+    visit(index, &kv);
+  });
+}
+
 absl::StatusOr<std::optional<std::string>> RocksView::GetMeta(std::string_view key) const {
   return reader_.GetMeta(key);
 }

@@ -12,6 +12,9 @@ namespace {
 // A batch that was larger than this gives its memory back after the commit.
 constexpr size_t kBatchBytesKeptMax = size_t{4} << 20;
 
+// Fewer keys are looked up one by one: there is nothing to share.
+constexpr size_t kPrefetchKeysMin = 2;
+
 }  // namespace
 
 RocksWriter::RocksWriter(const Database& database, const AppliedState& base, CommitFn commit)
@@ -39,6 +42,25 @@ ModRevision RocksWriter::NextMod() {
   CHECK(open_);
   CHECK(next_sub_ < UINT32_MAX);
   return {state_.revision + 1, next_sub_++};
+}
+
+void RocksWriter::Prefetch(absl::Span<const std::string_view> keys) {
+  CHECK(!open_);
+  if (keys.size() < kPrefetchKeysMin) return;
+  missing_.clear();
+  for (const std::string_view key : keys) {
+    if (records_.Find(key) == nullptr && !recent_.Find(key).has_value()) missing_.push_back(key);
+  }
+  // An error is not lost: whoever needs the key looks for it himself, and meets it.
+  if (missing_.size() >= kPrefetchKeysMin) {
+    reader_
+        .FindMany(missing_,
+                  [this](size_t index, const FoundRecord* found) {
+                    recent_.Store(missing_[index],
+                                  found == nullptr ? std::string_view() : found->bytes);
+                  })
+        .IgnoreError();
+  }
 }
 
 absl::Status RocksWriter::Append(std::string_view key, const Record& record,

@@ -40,6 +40,7 @@ class RocksWriter : public MvccStore::Writer {
   int64_t compact_revision() const override { return state_.compact_revision; }
   void BeginRevision() override;
   bool EndRevision() override;
+  void Prefetch(absl::Span<const std::string_view> keys) override;
   absl::Status Put(std::string_view key, std::string_view value, int64_t lease,
                    std::optional<KeyValue>* prev) override;
   absl::StatusOr<int64_t> DeleteRange(std::string_view key, std::string_view range_end,
@@ -82,7 +83,8 @@ class RocksWriter : public MvccStore::Writer {
   EventSink sink_;
   rocksdb::WriteBatch batch_;
   RecordReader reader_;
-  FoundRecord previous_;  // scratch of Put
+  FoundRecord previous_;                   // scratch of Put
+  std::vector<std::string_view> missing_;  // scratch of Prefetch
 };
 
 }  // namespace holdfast::storage::mvcc

@@ -1,0 +1,787 @@
+#include "server/exchange_stream.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include <fmt/format.h>
+
+#include "base/check.h"
+#include "base/strings.h"
+#include "server/etcd_errors.h"
+#include "server/grpc_status.h"
+#include "server/kv_service.h"
+#include "server/kv_validate.h"
+#include "server/read_terms.h"
+#include "server/session_stamp.h"
+
+namespace holdfast::server {
+namespace {
+
+using command::v1::Command;
+using google::protobuf::Arena;
+using v1::ExchangeReply;
+using v1::ExchangeRequest;
+
+// What a request costs beside its bytes.
+constexpr size_t kRequestOverhead = 64;
+// A batch may hold one request of the largest size, and the envelope. Below what the gRPC server
+// takes, so that a larger one gets our own text.
+constexpr size_t kBatchOverhead = size_t{64} << 10;
+// Small replies of one message.
+constexpr size_t kMessageBytes = size_t{256} << 10;
+
+grpc::Slice ToSlice(std::string bytes) {
+  auto* owned = new std::string(std::move(bytes));
+  return grpc::Slice(
+      owned->data(), owned->size(), [](void* string) { delete static_cast<std::string*>(string); },
+      owned);
+}
+
+ExchangeReply ErrorReply(uint64_t id, const absl::Status& status) {
+  ExchangeReply reply;
+  reply.set_id(id);
+  reply.set_code(static_cast<uint32_t>(status.code()));
+  reply.set_message(std::string(base::Message(status)));
+  return reply;
+}
+
+bool IsWrite(const ExchangeRequest& request) {
+  switch (request.request_case()) {
+    case ExchangeRequest::kPut:
+    case ExchangeRequest::kDeleteRange:
+      return true;
+    case ExchangeRequest::kTxn:
+      return !IsReadOnly(request.txn());
+    default:
+      return false;
+  }
+}
+
+// What the limit on a request's size is about; as at the unary door, ranges have none.
+size_t SizeOf(const ExchangeRequest& request) {
+  switch (request.request_case()) {
+    case ExchangeRequest::kPut:
+      return request.put().ByteSizeLong();
+    case ExchangeRequest::kDeleteRange:
+      return request.delete_range().ByteSizeLong();
+    case ExchangeRequest::kTxn:
+      return request.txn().ByteSizeLong();
+    default:
+      return 0;
+  }
+}
+
+bool WantsSerializable(const ExchangeRequest& request) {
+  return request.has_range() ? request.range().serializable() : IsSerializable(request.txn());
+}
+
+bool Scans(const ExchangeRequest& request) {
+  return request.has_range() ? IsScan(request.range()) : IsScan(request.txn());
+}
+
+// Moves the request into a command of the same arena.
+Command* ToCommand(ExchangeRequest* request, Arena* arena) {
+  auto* command = Arena::CreateMessage<Command>(arena);
+  switch (request->request_case()) {
+    case ExchangeRequest::kPut:
+      command->unsafe_arena_set_allocated_put(request->unsafe_arena_release_put());
+      break;
+    case ExchangeRequest::kDeleteRange:
+      command->unsafe_arena_set_allocated_delete_range(
+          request->unsafe_arena_release_delete_range());
+      break;
+    case ExchangeRequest::kTxn:
+      command->unsafe_arena_set_allocated_txn(request->unsafe_arena_release_txn());
+      break;
+    default:
+      CHECK(false);
+  }
+  if (request->has_session()) {
+    command->unsafe_arena_set_allocated_session(request->unsafe_arena_release_session());
+  }
+  return command;
+}
+
+// Moves the response into the reply; of its header, only the revision is told.
+void FillResponse(std::unique_ptr<google::protobuf::Message> response, ExchangeReply* reply) {
+  CHECK(response != nullptr);
+  if (auto* put = dynamic_cast<etcdserverpb::PutResponse*>(response.get())) {
+    reply->mutable_put()->Swap(put);
+  } else if (auto* deleted = dynamic_cast<etcdserverpb::DeleteRangeResponse*>(response.get())) {
+    reply->mutable_delete_range()->Swap(deleted);
+  } else if (auto* txn = dynamic_cast<etcdserverpb::TxnResponse*>(response.get())) {
+    reply->mutable_txn()->Swap(txn);
+  } else {
+    CHECK(false);
+  }
+}
+
+void ClearHeader(etcdserverpb::ResponseHeader* header) {
+  header->clear_cluster_id();
+  header->clear_member_id();
+  header->clear_raft_term();
+}
+
+}  // namespace
+
+// ---------------------------------------------------------------- life
+
+ExchangeStream* ExchangeStream::Start(ExchangeHost* host, grpc::CallbackServerContext*) {
+  auto* stream = new ExchangeStream(host);
+  stream->self_.reset(stream);
+  const bool added = host->Add(stream);
+  absl::MutexLock lock(&stream->mutex_);
+  if (!added) stream->End(ErrStopped());
+  stream->Flush();
+  return stream;
+}
+
+void ExchangeStream::OnDone() {
+  host_->Remove(this);
+  // The last request under way, or this, destroys the stream.
+  const std::shared_ptr<ExchangeStream> self = std::move(self_);
+}
+
+void ExchangeStream::OnCancel() {
+  absl::MutexLock lock(&mutex_);
+  End(absl::CancelledError("the client has gone"));
+  Flush();
+}
+
+void ExchangeStream::StopReading() {
+  absl::MutexLock lock(&mutex_);
+  stopping_ = true;
+  Flush();
+}
+
+void ExchangeStream::OnReadDone(bool ok) {
+  grpc::ByteBuffer bytes;
+  {
+    absl::MutexLock lock(&mutex_);
+    reading_ = false;
+    if (!ok) {
+      read_to_end_ = true;
+      return Flush();
+    }
+    if (end_.has_value() || stopping_) return Flush();
+    bytes.Swap(&incoming_);
+  }
+  OnBatch(std::move(bytes));
+  absl::MutexLock lock(&mutex_);
+  Flush();
+}
+
+void ExchangeStream::OnWriteDone(bool ok) {
+  absl::MutexLock lock(&mutex_);
+  writing_ = false;
+  unread_bytes_ -= std::exchange(writing_bytes_, 0);
+  outgoing_.Clear();
+  if (!ok) End(absl::CancelledError("the client has gone"));
+  Flush();
+}
+
+void ExchangeStream::End(const absl::Status& status) {
+  if (end_.has_value()) return;
+  end_ = status;
+  // Nobody reads it any more.
+  out_.clear();
+  large_.clear();
+  timed_.clear();
+}
+
+void ExchangeStream::Flush() {
+  if (finished_) return;
+  if (!end_.has_value() && !writing_) SendNext();
+  const bool idle = under_way_ == 0 && !writing_ && out_.empty() && large_.empty();
+  if (!end_.has_value() && idle && (read_to_end_ || stopping_)) {
+    // The caller has said all, and got its answers; or we have given all we shall.
+    end_ = read_to_end_ ? absl::OkStatus() : ErrStopped();
+  }
+  if (end_.has_value()) {
+    if (writing_) return;
+    finished_ = true;
+    return Finish(ToGrpc(*end_));
+  }
+  if (!reading_ && !read_to_end_ && !stopping_ &&
+      bytes_under_way_ < host_->options.max_bytes_under_way &&
+      unread_bytes_ < host_->options.max_bytes_unread) {
+    reading_ = true;
+    StartRead(&incoming_);
+  }
+}
+
+void ExchangeStream::SendNext() {
+  if (greeted_ && out_.empty() && large_.empty()) return;
+  std::vector<grpc::Slice> slices;
+  v1::ExchangeReplies envelope;
+  if (!std::exchange(greeted_, true)) {
+    v1::ExchangeLimits* limits = envelope.mutable_limits();
+    limits->set_max_request_bytes(host_->options.max_request_bytes);
+    limits->set_max_batch_bytes(host_->options.max_request_bytes + kBatchOverhead);
+    limits->set_max_bytes_under_way(host_->options.max_bytes_under_way);
+    limits->set_max_bytes_unread(host_->options.max_bytes_unread);
+  }
+  host_->reads->FillHeader(envelope.mutable_header());
+  envelope.set_incarnation(host_->machine->incarnation());
+  slices.push_back(ToSlice(envelope.SerializeAsString()));
+  writing_bytes_ = 0;
+  if (!out_.empty()) {
+    writing_bytes_ += out_.front().size();
+    slices.push_back(ToSlice(std::move(out_.front())));
+    out_.pop_front();
+  }
+  // One part a message, each large reply in its turn: none holds up the others, or the small ones.
+  if (!large_.empty()) {
+    Large large = std::move(large_.front());
+    large_.pop_front();
+    const std::string_view rest = std::string_view(large.bytes).substr(large.sent);
+    const std::string_view part = rest.substr(0, host_->options.part_bytes);
+    const bool last = part.size() == rest.size();
+    std::string encoded;
+    AppendPart(large.id, part, last, &encoded);
+    slices.push_back(ToSlice(std::move(encoded)));
+    writing_bytes_ += last ? large.bytes.size() : 0;
+    large.sent += part.size();
+    if (last) {
+      host_->counters.replies.Add();
+    } else {
+      large_.push_back(std::move(large));
+    }
+  }
+  outgoing_ = grpc::ByteBuffer(slices.data(), slices.size());
+  writing_ = true;
+  host_->counters.messages.Add();
+  StartWrite(&outgoing_);
+}
+
+// ---------------------------------------------------------------- requests
+
+absl::Duration ExchangeStream::Batch::TimeoutOf(size_t slot) const {
+  const uint64_t ms = request(slot).timeout_ms();
+  return ms == 0 ? absl::InfiniteDuration() : absl::Milliseconds(std::min<uint64_t>(ms, INT32_MAX));
+}
+
+bool ExchangeStream::Batch::Over(size_t slot, const base::ClockSample& now) const {
+  return base::Elapsed(arrival, now) >= TimeoutOf(slot);
+}
+
+void ExchangeStream::OnBatch(grpc::ByteBuffer bytes) {
+  const auto batch = std::make_shared<Batch>();
+  batch->arrival = host_->options.clock->Sample();
+  const size_t size = bytes.Length();
+  const size_t most = host_->options.max_request_bytes + kBatchOverhead;
+  absl::Status bad;
+  if (size > most) {
+    bad = absl::ResourceExhaustedError(fmt::format(
+        "holdfast: a message of {} bytes is more than max_batch_bytes, {}: send smaller batches",
+        size, most));
+  } else if (batch->requests = ParseExchangeRequests(&bytes, &batch->arena);
+             batch->requests == nullptr) {
+    bad = absl::InvalidArgumentError("holdfast: a message is no holdfast.v1.ExchangeRequests");
+  } else {
+    for (const ExchangeRequest& request : batch->requests->requests()) {
+      if (request.id() != 0) continue;
+      bad = absl::InvalidArgumentError("holdfast: a request has id 0: number them from 1 on");
+    }
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    if (end_.has_value()) return;
+    if (!bad.ok()) return End(bad);
+    for (const uint64_t id : batch->requests->cancel()) {
+      const auto of_it = [id](const Large& large) { return large.id == id && large.sent == 0; };
+      for (auto it = large_.begin(); it != large_.end();) {
+        if (!of_it(*it)) {
+          ++it;
+          continue;
+        }
+        unread_bytes_ -= it->bytes.size();
+        it = large_.erase(it);
+      }
+      if (scans_.contains(id)) cancelled_.insert(id);
+    }
+    const auto count = static_cast<size_t>(batch->requests->requests_size());
+    if (count == 0) return;
+    batch->bytes = size + count * kRequestOverhead;
+    batch->claimed.resize(count);
+    batch->unanswered = count;
+    under_way_ += count;
+    bytes_under_way_ += batch->bytes;
+    host_->counters.requests.Add(count);
+    host_->counters.batches.Add();
+  }
+  Begin(batch);
+}
+
+void ExchangeStream::Begin(const BatchPtr& batch) {
+  Slots writes, linearizable, serializable;
+  int64_t first_timeout_ns = INT64_MAX;
+  for (uint32_t slot = 0; slot < batch->claimed.size(); ++slot) {
+    const ExchangeRequest& request = batch->request(slot);
+    if (absl::Status status = Check(request); !status.ok()) {
+      AnswerError(batch, slot, status);
+      continue;
+    }
+    if (const absl::Duration timeout = batch->TimeoutOf(slot);
+        timeout != absl::InfiniteDuration()) {
+      first_timeout_ns =
+          std::min(first_timeout_ns, batch->arrival.boot_ns + absl::ToInt64Nanoseconds(timeout));
+    }
+    if (IsWrite(request)) {
+      writes.push_back(slot);
+    } else if (WantsSerializable(request)) {
+      serializable.push_back(slot);
+    } else {
+      linearizable.push_back(slot);
+    }
+  }
+  if (first_timeout_ns != INT64_MAX) {
+    batch->first_timeout_ns = first_timeout_ns;
+    {
+      absl::MutexLock lock(&mutex_);
+      timed_.push_back(batch);
+    }
+    host_->WakeSweeper();
+  }
+  if (!writes.empty()) Propose(batch, writes);
+  if (!linearizable.empty()) ReadLinearizable(batch, std::move(linearizable));
+  if (!serializable.empty()) ReadSerializable(batch, serializable, /*may_refresh=*/true);
+}
+
+absl::Status ExchangeStream::Check(const ExchangeRequest& request) const {
+  absl::Status status;
+  bool puts = false;
+  switch (request.request_case()) {
+    case ExchangeRequest::kRange:
+      status = CheckRange(request.range());
+      break;
+    case ExchangeRequest::kPut:
+      status = CheckPut(request.put());
+      puts = true;
+      break;
+    case ExchangeRequest::kDeleteRange:
+      status = CheckDeleteRange(request.delete_range());
+      break;
+    case ExchangeRequest::kTxn:
+      status = CheckTxn(request.txn(), {.max_ops = host_->options.max_txn_ops});
+      break;
+    case ExchangeRequest::REQUEST_NOT_SET:
+      return absl::UnimplementedError(
+          "holdfast: a request of a kind that this server does not know in a batch: use the unary "
+          "call");
+  }
+  const bool write = status.ok() && IsWrite(request);
+  if (status.ok() && SizeOf(request) > host_->options.max_request_bytes) {
+    status = ErrRequestTooLarge();
+  }
+  if (status.ok() && write && (puts || (request.has_txn() && Puts(request.txn())))) {
+    status = host_->admission->CheckSpace();
+  }
+  if (status.ok()) {
+    status = host_->admission->Admit(request.require_leader(),
+                                     write ? Admission::Call::kWrite : Admission::Call::kRead);
+  }
+  if (!status.ok()) return status;
+  if (write && request.has_session()) return CheckSessionStamp(request.session());
+  return write ? absl::OkStatus() : CheckTerms(request);
+}
+
+absl::Status ExchangeStream::CheckTerms(const ExchangeRequest& request) const {
+  const auto check = [](const char* key, uint64_t number) {
+    if (number <= static_cast<uint64_t>(INT64_MAX)) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        fmt::format("holdfast: {} is {}: use a number below 2^63", key, number));
+  };
+  if (absl::Status status = check(kMaxAgeKey, request.max_age_ms()); !status.ok()) return status;
+  return check(kMinRevisionKey, request.min_revision());
+}
+
+// ---------------------------------------------------------------- writes
+
+void ExchangeStream::Propose(const BatchPtr& batch, const Slots& slots) {
+  std::vector<Command*> commands;
+  commands.reserve(slots.size());
+  for (const uint32_t slot : slots) {
+    commands.push_back(ToCommand(batch->mutable_request(slot), &batch->arena));
+  }
+  host_->pipeline->ProposeBatch(commands, [self = shared_from_this(), batch,
+                                           slots](absl::Span<RequestPipeline::SlotResult> results) {
+    self->OnResults(batch, slots, results);
+  });
+}
+
+void ExchangeStream::OnResults(const BatchPtr& batch, const Slots& slots,
+                               absl::Span<RequestPipeline::SlotResult> results) {
+  absl::MutexLock lock(&mutex_);
+  size_t settled = 0;
+  for (RequestPipeline::SlotResult& one : results) {
+    const size_t slot = slots[one.slot];
+    if (!Claim(*batch, slot)) continue;
+    ++settled;
+    if (end_.has_value()) continue;
+    ApplyResult& result = one.result;
+    const uint64_t id = batch->request(slot).id();
+    std::optional<bool> deduplicated;
+    if (result.stamp != ApplyResult::Stamp::kNone) {
+      deduplicated = result.stamp == ApplyResult::Stamp::kRepeated;
+    }
+    const auto* put = dynamic_cast<etcdserverpb::PutResponse*>(result.response.get());
+    if (result.status.ok() && put != nullptr && !put->has_prev_kv()) {
+      std::string* out = Tail();
+      const size_t before = out->size();
+      AppendPutReply(id, put->header().revision(), deduplicated, out);
+      NoteQueued(out->size() - before, 1);
+      continue;
+    }
+    ExchangeReply reply;
+    if (result.status.ok()) {
+      reply.set_id(id);
+      FillResponse(std::move(result.response), &reply);
+    } else {
+      reply = ErrorReply(id, result.status);
+    }
+    if (deduplicated.has_value()) reply.set_deduplicated(*deduplicated);
+    Queue(reply, nullptr);
+  }
+  Settle(*batch, settled);
+  Flush();
+}
+
+// ---------------------------------------------------------------- reads
+
+void ExchangeStream::ReadLinearizable(const BatchPtr& batch, Slots slots) {
+  host_->pipeline->LinearizableRead(
+      [self = shared_from_this(), batch, slots = std::move(slots)](absl::Status status) {
+        if (!status.ok()) {
+          for (const uint32_t slot : slots) self->AnswerError(batch, slot, status);
+        } else {
+          // Freshness 5: the index was asked for after the arrival, so every write acknowledged
+          // before the arrival is in the answer.
+          self->ReadNow(
+              batch, slots,
+              [host = self->host_, batch]() -> std::optional<absl::Duration> {
+                return base::Elapsed(batch->arrival, host->options.clock->Sample());
+              },
+              /*refuse=*/true);
+        }
+        absl::MutexLock lock(&self->mutex_);
+        self->Flush();
+      });
+}
+
+void ExchangeStream::ReadSerializable(const BatchPtr& batch, const Slots& slots, bool may_refresh) {
+  // The claim first, the state after it (RaftNode::claim); the age as of the answer.
+  const std::optional<raft::Claim> claim = host_->node->claim();
+  const Slots too_old = ReadNow(
+      batch, slots,
+      [clock = host_->options.clock, claim] {
+        return claim.has_value() ? std::optional(claim->AgeAt(clock->Sample())) : std::nullopt;
+      },
+      /*refuse=*/!may_refresh);
+  if (!too_old.empty()) Refresh(batch, too_old);
+}
+
+void ExchangeStream::Refresh(const BatchPtr& batch, const Slots& slots) {
+  // Who can wait for less must not wait for who asks for more.
+  std::map<std::pair<uint64_t, absl::Duration>, Slots> by_bound;
+  const absl::Duration spent = base::Elapsed(batch->arrival, host_->options.clock->Sample());
+  for (const uint32_t slot : slots) {
+    const absl::Duration wait =
+        std::min(batch->TimeoutOf(slot) - spent, KvService::kFreshClaimWait);
+    by_bound[{batch->request(slot).max_age_ms(), std::max(wait, absl::ZeroDuration())}].push_back(
+        slot);
+  }
+  for (const auto& [bound, bounded] : by_bound) {
+    const auto& [max_age_ms, wait] = bound;
+    if (wait <= absl::ZeroDuration()) {
+      ReadSerializable(batch, bounded, /*may_refresh=*/false);
+      continue;
+    }
+    host_->pipeline->FreshClaim(absl::Milliseconds(static_cast<int64_t>(max_age_ms)), wait,
+                                [self = shared_from_this(), batch, bounded = bounded] {
+                                  self->ReadSerializable(batch, bounded, /*may_refresh=*/false);
+                                  absl::MutexLock lock(&self->mutex_);
+                                  self->Flush();
+                                });
+  }
+}
+
+ExchangeStream::Slots ExchangeStream::ReadNow(const BatchPtr& batch, const Slots& slots,
+                                              const AgeFn& age, bool refuse) {
+  Slots gets, too_old;
+  for (const uint32_t slot : slots) {
+    const ExchangeRequest& request = batch->request(slot);
+    if (Scans(request)) {
+      // A scan waits for its thread: how young it will be is not known now.
+      ReadScan(batch, slot, age);
+    } else if (request.has_range() && IsPlainGet(request.range())) {
+      gets.push_back(slot);
+    } else if (!ReadOne(batch, slot, age, refuse, nullptr)) {
+      too_old.push_back(slot);
+    }
+  }
+  if (!gets.empty()) ReadGets(batch, gets, age, refuse, &too_old);
+  return too_old;
+}
+
+void ExchangeStream::ReadGets(const BatchPtr& batch, const Slots& slots, const AgeFn& age,
+                              bool refuse, Slots* too_old) {
+  struct Piece {
+    uint32_t slot = 0;
+    size_t begin = 0;
+    size_t end = 0;
+  };
+  std::vector<KvReads::Get> gets;
+  gets.reserve(slots.size());
+  for (const uint32_t slot : slots) {
+    const ExchangeRequest& request = batch->request(slot);
+    gets.push_back({request.range().key(), static_cast<int64_t>(request.min_revision())});
+  }
+  std::string responses;
+  std::vector<Piece> pieces;
+  pieces.reserve(slots.size());
+  host_->reads->GetMany(gets, [&](size_t i, const absl::Status& status,
+                                  const storage::KeyValueView* kv, int64_t revision) {
+    if (!status.ok()) {
+      ExchangeReply reply = ErrorReply(batch->request(slots[i]).id(), status);
+      const ReplyFreshness fresh = FreshnessOf(age());
+      if (fresh.age_ms.has_value()) reply.set_age_ms(*fresh.age_ms);
+      reply.set_source(fresh.source);
+      return Answer(batch, slots[i], reply, nullptr);
+    }
+    const size_t begin = responses.size();
+    AppendGetResponse(kv, revision, &responses);
+    pieces.push_back({slots[i], begin, responses.size()});
+  });
+  const std::optional<absl::Duration> now = age();
+  const ReplyFreshness fresh = FreshnessOf(now);
+  Slots refused;
+  {
+    absl::MutexLock lock(&mutex_);
+    size_t settled = 0;
+    for (const Piece& piece : pieces) {
+      const ExchangeRequest& request = batch->request(piece.slot);
+      if (request.range().serializable() && request.has_max_age_ms() &&
+          !(now.has_value() &&
+            *now <= absl::Milliseconds(static_cast<int64_t>(request.max_age_ms())))) {
+        refused.push_back(piece.slot);
+        continue;
+      }
+      if (!Claim(*batch, piece.slot)) continue;
+      ++settled;
+      if (end_.has_value()) continue;
+      const std::string_view response =
+          std::string_view(responses).substr(piece.begin, piece.end - piece.begin);
+      if (response.size() > host_->options.part_bytes) {
+        ExchangeReply reply;
+        reply.set_id(request.id());
+        CHECK(reply.mutable_range()->ParseFromArray(response.data(),
+                                                    static_cast<int>(response.size())));
+        if (fresh.age_ms.has_value()) reply.set_age_ms(*fresh.age_ms);
+        reply.set_source(fresh.source);
+        Queue(reply, nullptr);
+        continue;
+      }
+      std::string* out = Tail();
+      const size_t before = out->size();
+      AppendRangeReply(request.id(), response, fresh, out);
+      NoteQueued(out->size() - before, 1);
+    }
+    Settle(*batch, settled);
+    Flush();
+  }
+  if (!refuse) {
+    too_old->insert(too_old->end(), refused.begin(), refused.end());
+    return;
+  }
+  for (const uint32_t slot : refused) {
+    const ExchangeRequest& request = batch->request(slot);
+    ExchangeReply reply =
+        ErrorReply(request.id(),
+                   TooStale(now, absl::Milliseconds(static_cast<int64_t>(request.max_age_ms()))));
+    if (fresh.age_ms.has_value()) reply.set_age_ms(*fresh.age_ms);
+    reply.set_source(fresh.source);
+    Answer(batch, slot, reply, nullptr);
+  }
+}
+
+bool ExchangeStream::ReadOne(const BatchPtr& batch, uint32_t slot, const AgeFn& age, bool refuse,
+                             std::shared_ptr<AnswerBudget::Reservation> reservation) {
+  const ExchangeRequest& request = batch->request(slot);
+  const auto min_revision = static_cast<int64_t>(request.min_revision());
+  const absl::Duration bound = absl::Milliseconds(static_cast<int64_t>(request.max_age_ms()));
+  const bool bounded = WantsSerializable(request) && request.has_max_age_ms();
+  const auto too_old = [&](std::optional<absl::Duration> now) {
+    return bounded && !(now.has_value() && *now <= bound);
+  };
+  ExchangeReply reply;
+  absl::Status status;
+  std::optional<absl::Duration> now = age();
+  // As the unary door: what is too old already is not read.
+  if (!too_old(now)) {
+    if (request.has_range()) {
+      status = host_->reads->Evaluate(request.range(), min_revision, reservation.get(),
+                                      reply.mutable_range());
+      ClearHeader(reply.mutable_range()->mutable_header());
+    } else {
+      status = host_->reads->Evaluate(request.txn(), min_revision, reservation.get(),
+                                      reply.mutable_txn());
+      ClearHeader(reply.mutable_txn()->mutable_header());
+    }
+    now = age();
+  }
+  if (status.ok() && too_old(now)) {
+    if (!refuse) return false;
+    status = TooStale(now, bound);
+  }
+  if (!status.ok()) reply = ErrorReply(request.id(), status);
+  reply.set_id(request.id());
+  const ReplyFreshness fresh = FreshnessOf(now);
+  if (fresh.age_ms.has_value()) reply.set_age_ms(*fresh.age_ms);
+  reply.set_source(fresh.source);
+  Answer(batch, slot, reply, std::move(reservation));
+  return true;
+}
+
+void ExchangeStream::ReadScan(const BatchPtr& batch, uint32_t slot, const AgeFn& age) {
+  const uint64_t id = batch->request(slot).id();
+  {
+    absl::MutexLock lock(&mutex_);
+    scans_.insert(id);
+  }
+  const bool serializable = WantsSerializable(batch->request(slot));
+  absl::Status posted =
+      host_->reads->scans().Post([self = shared_from_this(), batch, slot, age, id, serializable]() {
+        bool skip = false;
+        {
+          absl::MutexLock lock(&self->mutex_);
+          self->scans_.erase(id);
+          // Nobody is there any more, or waits: spare the store a range that may be large.
+          skip = self->Cancelled(id) || self->end_.has_value() || batch->claimed[slot];
+        }
+        if (skip) {
+          return self->AnswerError(batch, slot, absl::CancelledError("the caller gave it up"));
+        }
+        auto reservation =
+            std::make_shared<AnswerBudget::Reservation>(&self->host_->reads->answers());
+        if (!serializable) {
+          self->ReadOne(batch, slot, age, /*refuse=*/true, std::move(reservation));
+        } else {
+          // The claim that the batch began with has aged in the queue.
+          const std::optional<raft::Claim> claim = self->host_->node->claim();
+          const AgeFn fresher = [clock = self->host_->options.clock, claim] {
+            return claim.has_value() ? std::optional(claim->AgeAt(clock->Sample())) : std::nullopt;
+          };
+          self->ReadOne(batch, slot, fresher, /*refuse=*/true, std::move(reservation));
+        }
+        absl::MutexLock lock(&self->mutex_);
+        self->Flush();
+      });
+  if (posted.ok()) return;
+  {
+    absl::MutexLock lock(&mutex_);
+    scans_.erase(id);
+  }
+  AnswerError(batch, slot, posted);
+}
+
+ReplyFreshness ExchangeStream::FreshnessOf(std::optional<absl::Duration> age) const {
+  ReplyFreshness fresh;
+  if (age.has_value()) fresh.age_ms = static_cast<uint64_t>(RoundUpToMs(*age));
+  fresh.source = host_->node->status().role == raft::Role::kLeader ? ExchangeReply::LEADER
+                                                                   : ExchangeReply::FOLLOWER;
+  return fresh;
+}
+
+// ---------------------------------------------------------------- answers
+
+bool ExchangeStream::Claim(Batch& batch, size_t slot) {
+  if (batch.claimed[slot]) return false;
+  batch.claimed[slot] = true;
+  return true;
+}
+
+void ExchangeStream::Settle(Batch& batch, size_t count) {
+  under_way_ -= count;
+  batch.unanswered -= count;
+  if (count > 0 && batch.unanswered == 0) bytes_under_way_ -= batch.bytes;
+}
+
+void ExchangeStream::AnswerError(const BatchPtr& batch, size_t slot, const absl::Status& status) {
+  Answer(batch, slot, ErrorReply(batch->request(slot).id(), status), nullptr);
+}
+
+void ExchangeStream::Answer(const BatchPtr& batch, size_t slot, const ExchangeReply& reply,
+                            std::shared_ptr<AnswerBudget::Reservation> reservation) {
+  absl::MutexLock lock(&mutex_);
+  if (!Claim(*batch, slot)) return;
+  if (!end_.has_value()) Queue(reply, std::move(reservation));
+  Settle(*batch, 1);
+}
+
+void ExchangeStream::Queue(const ExchangeReply& reply,
+                           std::shared_ptr<AnswerBudget::Reservation> reservation) {
+  const size_t size = reply.ByteSizeLong();
+  if (size > host_->options.part_bytes) {
+    Large large{.id = reply.id(), .reservation = std::move(reservation)};
+    CHECK(reply.AppendToString(&large.bytes));
+    unread_bytes_ += large.bytes.size();
+    large_.push_back(std::move(large));
+    return;
+  }
+  std::string* out = Tail();
+  const size_t before = out->size();
+  AppendReply(reply, out);
+  NoteQueued(out->size() - before, 1);
+}
+
+std::string* ExchangeStream::Tail() {
+  if (out_.empty() || out_.back().size() > kMessageBytes) out_.emplace_back();
+  return &out_.back();
+}
+
+void ExchangeStream::NoteQueued(size_t bytes, size_t replies) {
+  unread_bytes_ += bytes;
+  host_->counters.replies.Add(replies);
+}
+
+bool ExchangeStream::Cancelled(uint64_t id) { return cancelled_.erase(id) != 0; }
+
+bool ExchangeStream::SweepTimeouts(const base::ClockSample& now) {
+  absl::MutexLock lock(&mutex_);
+  size_t kept = 0;
+  for (BatchPtr& batch : timed_) {
+    if (batch->unanswered == 0) continue;
+    if (now.boot_ns >= batch->first_timeout_ns) {
+      size_t settled = 0;
+      int64_t next_ns = INT64_MAX;
+      for (size_t slot = 0; slot < batch->claimed.size(); ++slot) {
+        if (batch->claimed[slot]) continue;
+        const absl::Duration timeout = batch->TimeoutOf(slot);
+        if (timeout == absl::InfiniteDuration()) continue;
+        if (!batch->Over(slot, now)) {
+          next_ns = std::min(next_ns, batch->arrival.boot_ns + absl::ToInt64Nanoseconds(timeout));
+          continue;
+        }
+        Claim(*batch, slot);
+        ++settled;
+        host_->counters.timeouts.Add();
+        Queue(ErrorReply(batch->request(slot).id(),
+                         absl::DeadlineExceededError(fmt::format(
+                             "holdfast: no result within timeout_ms, {}: a write may still take "
+                             "effect",
+                             batch->request(slot).timeout_ms()))),
+              nullptr);
+      }
+      batch->first_timeout_ns = next_ns;
+      Settle(*batch, settled);
+    }
+    if (batch->first_timeout_ns != INT64_MAX) timed_[kept++] = std::move(batch);
+  }
+  timed_.resize(kept);
+  Flush();
+  return kept > 0;
+}
+
+}  // namespace holdfast::server
