@@ -20,8 +20,9 @@
 namespace holdfast::bench {
 namespace {
 
-constexpr uint64_t kSimulated = 60'000;  // operations of one simulation
-constexpr int kManyCallers = 20'000;     // where the cluster, not the callers, is to be the limit
+constexpr uint64_t kSimulatedLeast = 50'000;  // operations of one simulation, and of each caller
+constexpr uint64_t kSimulatedEach = 20;
+constexpr int kManyCallers = 10'000;  // where the cluster, not the callers, is to be the limit
 constexpr int kStreams = 16;
 
 struct Path {
@@ -46,6 +47,10 @@ LoadModel LoadOf(const Path& path, int callers, double value_bytes = 256) {
           .callers = callers,
           .key_bytes = 24,
           .value_bytes = value_bytes};
+}
+
+uint64_t OperationsOf(const LoadModel& load) {
+  return std::max(kSimulatedLeast, kSimulatedEach * uint64_t(load.callers));
 }
 
 std::string CostText(const std::string& name, const StageCost& cost) {
@@ -77,9 +82,9 @@ std::string CostsText(const std::vector<Path>& paths) {
 }
 
 // The machine that `stages` measured: everything on its cores.
-ClusterModel MeasuredMachine(double fsync_us, int cores) {
+ClusterModel MeasuredMachine(double fsync_us, double cores) {
   ClusterModel cluster = EvenCluster(3, cores, fsync_us, 0);
-  cluster.host_cores = {double(cores)};
+  cluster.host_cores = {cores};
   for (PlaceModel& place : cluster.members) place.host = 0;
   cluster.client_host = 0;
   return cluster;
@@ -89,19 +94,20 @@ ClusterModel MeasuredMachine(double fsync_us, int cores) {
 std::string CheckText(const ScaleParameters& parameters, const std::vector<StagePoint>& points,
                       uint64_t seed) {
   std::string text = fmt::format(
-      "\nThe machine that was measured ({} cores for all)\n"
+      "\nThe machine that was measured ({} cores, less what others took)\n"
       "  {:<22}{:>10}{:>10}{:>10}{:>9}{:>9}{:>9}{:>9}{:>9}{:>9}\n",
       ReadHardware().cores, "", "measured", "formulas", "simulated", "ms", "ms", "ms", "a fsync",
       "a fsync", "a fsync");
-  const ClusterModel cluster = MeasuredMachine(parameters.fsync_us, ReadHardware().cores);
   for (const StagePoint& point : points) {
     if (point.workload == "idle") continue;
+    const double cores = std::max(0.25, double(ReadHardware().cores) - point.other_cores);
+    const ClusterModel cluster = MeasuredMachine(parameters.fsync_us, cores);
     for (const Path& path : PathsOf(parameters)) {
       if (path.name != point.workload + ", " + point.transport) continue;
       LoadModel load = LoadOf(path, int(point.clients), point.value_bytes);
       load.streams = 1;
       const Prediction formula = Predict(path.costs, cluster, load);
-      const SimulationResult played = Simulate(path.costs, cluster, load, kSimulated, seed);
+      const SimulationResult played = Simulate(path.costs, cluster, load, OperationsOf(load), seed);
       text += fmt::format(
           "  {:<12}{:>5} x {:<4.0f}{:>8.0f}{:>10.0f}{:>10.0f}{:>9.2f}{:>9.2f}{:>9.2f}"
           "{:>9.1f}{:>9.1f}{:>9.1f}\n",
@@ -117,7 +123,7 @@ std::string CheckText(const ScaleParameters& parameters, const std::vector<Stage
 std::string RowText(const std::string& name, const Path& path, const ClusterModel& cluster,
                     const LoadModel& load, uint64_t seed) {
   const Prediction formula = Predict(path.costs, cluster, load);
-  const SimulationResult played = Simulate(path.costs, cluster, load, kSimulated, seed);
+  const SimulationResult played = Simulate(path.costs, cluster, load, OperationsOf(load), seed);
   return fmt::format("  {:<30}{:>10.0f}{:>10.0f}{:>9.2f}{:>9.2f}{:>9.2f}{:>8.0f}  {}\n", name,
                      formula.rate, played.rate, formula.mean_us / 1e3, played.p50_us / 1e3,
                      played.p99_us / 1e3, formula.log_batch, formula.limit);

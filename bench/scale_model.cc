@@ -117,7 +117,9 @@ class Solver {
 
   void Iterate(double rate) {
     AddDemand();
-    for (Cores& host : hosts_) host.Settle(rate);
+    // Who comes finds what the others do, not what it does itself.
+    const double others = (load_.callers - 1.0) / load_.callers;
+    for (Cores& host : hosts_) host.Settle(rate * others);
     const double wait = HostOf(0).wait_us;
     SettleDoors(rate, wait);
     // The leader's raft thread also turns for what its log and its followers report.

@@ -48,7 +48,7 @@ struct PlaceModel {
 };
 
 struct ClusterModel {
-  std::vector<double> host_cores = {};           // whole numbers
+  std::vector<double> host_cores = {};           // above 0
   std::vector<PlaceModel> members = {};          // the first one leads; at least one
   std::vector<std::vector<double>> rtt_us = {};  // between members
   double link_mb_s = 1250;                       // out of each member: 10 Gbit/s
@@ -92,7 +92,7 @@ struct Prediction {
   // requests in flight would raise it.
   std::string limit = {};
 };
-// REQUIRES: valid indexes, callers >= 1, cores >= 1.
+// REQUIRES: valid indexes, callers >= 1.
 Prediction Predict(const PathCosts& costs, const ClusterModel& cluster, const LoadModel& load);
 
 // How far single bursts and fsyncs lie from their means, as a share: both the formulas' second

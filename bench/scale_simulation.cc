@@ -16,6 +16,9 @@ namespace {
 
 using Then = std::function<void()>;
 
+constexpr double kQuantumUs = 1000;    // about what Linux gives
+constexpr double kStartsApartUs = 10;  // so that the callers do not begin as one lump
+
 class VirtualTime {
  public:
   explicit VirtualTime(uint64_t seed) : rng_(seed) {}
@@ -51,14 +54,17 @@ class VirtualTime {
   double now_ = 0;
 };
 
-// The cores of one host: first come, first served.
+// The cores of one host, shared evenly: who has run for a quantum goes behind the others.
 class Host {
  public:
-  Host(VirtualTime* time, double cores) : time_(time), free_(int(cores)) {}
+  // Part of a core makes all of them slower.
+  Host(VirtualTime* time, double cores)
+      : time_(time), free_(int(std::ceil(cores))), speed_(cores / free_) {}
 
   void Run(double us, bool of_member, Then then) {
     us *= time_->Around(kBurstSpread);
     if (of_member) busy_us_ += us;
+    us /= speed_;
     waiting_.push_back({us, std::move(then)});
     Start();
   }
@@ -74,15 +80,21 @@ class Host {
     --free_;
     Burst burst = std::move(waiting_.front());
     waiting_.pop_front();
-    time_->After(burst.us, [this, then = std::move(burst.then)] {
+    // Undisturbed, a burst is one event.
+    const double slice = waiting_.empty() && free_ > 0 ? burst.us : std::min(burst.us, kQuantumUs);
+    burst.us -= slice;
+    time_->After(slice, [this, burst = std::move(burst)]() mutable {
       ++free_;
+      Then then = burst.us > 0 ? nullptr : std::move(burst.then);
+      if (burst.us > 0) waiting_.push_back(std::move(burst));
       Start();
-      then();
+      if (then) then();
     });
   }
 
   VirtualTime* const time_;
   int free_;
+  const double speed_;
   std::deque<Burst> waiting_;
   double busy_us_ = 0;
 };
@@ -120,7 +132,9 @@ class Pipeline {
   }
 
   SimulationResult Run() {
-    for (uint32_t caller = 0; caller < uint32_t(load_.callers); ++caller) Call(caller);
+    for (uint32_t caller = 0; caller < uint32_t(load_.callers); ++caller) {
+      time_.After(caller * kStartsApartUs, [this, caller] { Call(caller); });
+    }
     while (time_.Step()) {
     }
     SimulationResult result;

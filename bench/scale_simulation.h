@@ -1,5 +1,5 @@
-// The pipeline of scale_model.h played out: events in virtual time, first come first served on each
-// host's cores, chance by a seed. It knows queues, coincidence and percentiles, which the
+// The pipeline of scale_model.h played out: events in virtual time, each host's cores shared in
+// slices, chance by a seed. It knows queues, coincidence and percentiles, which the
 // formulas do not; the core's byte windows and the links' bandwidth it does not know.
 //
 // Pure and deterministic: one seed, one result. Threads: functions without state.
