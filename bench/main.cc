@@ -21,10 +21,12 @@
 #include "bench/lease.h"
 #include "bench/members.h"
 #include "bench/mirror.h"
+#include "bench/model_command.h"
 #include "bench/options.h"
 #include "bench/report.h"
 #include "bench/scale.h"
 #include "bench/session.h"
+#include "bench/stage_cost.h"
 #include "bench/watch.h"
 
 namespace holdfast::bench {
@@ -158,6 +160,10 @@ absl::StatusOr<BenchReport> RunCommand(const Options& options) {
       return MirrorBench(options, cancelled);
     case Command::kDrill:
       return RunDrills(options, cancelled);
+    case Command::kStages:
+      return StagesBench(options, cancelled);
+    case Command::kModel:
+      return ModelBench(options, cancelled);
     default:
       return Passed(Compare(options, cancelled));
   }
