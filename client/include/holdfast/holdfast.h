@@ -45,7 +45,7 @@
 #include <string.h>
 
 #define HF_VERSION_MAJOR 0
-#define HF_VERSION_MINOR 4
+#define HF_VERSION_MINOR 5
 #define HF_VERSION_PATCH 0
 
 #if defined(__GNUC__)
