@@ -188,7 +188,7 @@ class Bench {
       const std::string name = reads ? "get" : "put";
       Say(name + "s");
       const auto result = session_->RunOnce(
-          {.name = name, .read_ratio = reads ? 1.0 : 0.0, .serializable = false}, 0);
+          {.workload = reads ? GetWorkload() : PutWorkload()});
       if (!result.ok()) return result.status();
       const RunStats& stats = result->stats;
       if (stats.ok() == 0) return absl::UnavailableError("no request succeeded");
