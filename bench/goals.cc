@@ -118,8 +118,8 @@ GoalRow RowOf(const GoalDef& def, const std::vector<Measurement>& measured, uint
   row.at_least = def.at_least;
   row.etcd_best = def.etcd_best;
   // The memory probe has no clients, that of one client has one.
-  const bool unary_load = def.target == Target::kUnary &&
-                          (def.probe == Probe::kPut || def.probe == Probe::kGet);
+  const bool unary_load =
+      def.target == Target::kUnary && (def.probe == Probe::kPut || def.probe == Probe::kGet);
   const Measurement* holdfast =
       Pick(measured, def.probe, def.target, def, unary_load ? clients : 0);
   const Measurement* etcd =
@@ -221,8 +221,7 @@ GoalCells CellsOf(const GoalRow& row) {
   if (row.ratio > 0) {
     cells.ratio = RatioText(row.ratio);
     if (row.ratio_max > row.ratio_min) {
-      cells.ratio +=
-          fmt::format(" ({}..{})", RatioText(row.ratio_min), RatioText(row.ratio_max));
+      cells.ratio += fmt::format(" ({}..{})", RatioText(row.ratio_min), RatioText(row.ratio_max));
     }
   }
   if (row.goal.has_value()) {
@@ -259,8 +258,8 @@ std::string GoalsSummary(const std::vector<GoalRow>& rows) {
 
 std::string GoalsText(const std::vector<GoalRow>& rows) {
   constexpr const char* kLine = "  {:<42}{:<34}{:<36}{:<26}{:<9}{:<14}{}\n";
-  std::string text = fmt::format(kLine, "", "holdfast", "etcd", "ratio (of runs)", "goal", "",
-                                 "bench CPU us/op");
+  std::string text =
+      fmt::format(kLine, "", "holdfast", "etcd", "ratio (of runs)", "goal", "", "bench CPU us/op");
   for (const GoalRow& row : rows) {
     const GoalCells cells = CellsOf(row);
     text += fmt::format(kLine, cells.title, cells.holdfast, cells.etcd, cells.ratio, cells.goal,

@@ -34,17 +34,17 @@ struct GoalSide {
 };
 
 struct GoalRow {
-  std::string name = {};    // a stable one, for programs
+  std::string name = {};  // a stable one, for programs
   std::string title = {};
   std::string unit = {};
   std::optional<GoalSide> holdfast = std::nullopt;
   std::optional<GoalSide> etcd = std::nullopt;
-  bool etcd_best = false;   // of several numbers of clients
-  double ratio = 0;         // holdfast / etcd; 0: there is none
+  bool etcd_best = false;  // of several numbers of clients
+  double ratio = 0;        // holdfast / etcd; 0: there is none
   double ratio_min = 0;
   double ratio_max = 0;
   std::optional<double> goal = std::nullopt;
-  bool at_least = true;     // the ratio must be at least, or at most, the goal
+  bool at_least = true;           // the ratio must be at least, or at most, the goal
   double holdfast_bench_cpu = 0;  // the load generator's own, us/op; 0: it does not apply
   double etcd_bench_cpu = 0;
   GoalVerdict verdict = GoalVerdict::kNoGoal;

@@ -35,8 +35,8 @@ struct TypedCall {
 struct Slot {
   Operation operation;
   int64_t started_ns = 0;
-  uint64_t tries = 0;      // of a kModify
-  bool reading = false;    // a kModify's get is under way, not its put
+  uint64_t tries = 0;    // of a kModify
+  bool reading = false;  // a kModify's get is under way, not its put
   bool overdue = false;  // cancelled by CancelOverdue()
   std::optional<grpc::ClientContext> context;
   grpc::Status status;
@@ -240,8 +240,8 @@ class GrpcTransport : public Transport {
         outcome.retries = slot.tries - 1;
         if (!slot.txn.response.succeeded()) {
           outcome.code = int(grpc::StatusCode::ABORTED);
-          outcome.message = fmt::format("the key changed {} times under a read-modify-write",
-                                        kMaxModifyTries);
+          outcome.message =
+              fmt::format("the key changed {} times under a read-modify-write", kMaxModifyTries);
         }
         break;
       case OpKind::kTxn:

@@ -22,10 +22,12 @@
 #include "bench/lease.h"
 #include "bench/members.h"
 #include "bench/mirror.h"
+#include "bench/model_command.h"
 #include "bench/options.h"
 #include "bench/report.h"
 #include "bench/scale.h"
 #include "bench/session.h"
+#include "bench/stage_cost.h"
 #include "bench/watch.h"
 
 namespace holdfast::bench {
@@ -97,8 +99,8 @@ absl::Status Measure(const Options& options, Session& session) {
     json["load"] = LoadJson(*load);
   }
   uint64_t ok = 0;
-  HtmlReport html = {.title = "holdfast-bench", .head = HeaderText(options, hardware) +
-                                                        TargetText(options, session)};
+  HtmlReport html = {.title = "holdfast-bench",
+                     .head = HeaderText(options, hardware) + TargetText(options, session)};
   for (const Workload& workload : options.workloads) {
     std::vector<std::vector<Metric>> runs;
     HtmlSection section = {.title = workload.name};
@@ -175,6 +177,10 @@ absl::StatusOr<BenchReport> RunCommand(const Options& options) {
       return MirrorBench(options, cancelled);
     case Command::kDrill:
       return RunDrills(options, cancelled);
+    case Command::kStages:
+      return StagesBench(options, cancelled);
+    case Command::kModel:
+      return ModelBench(options, cancelled);
     default:
       return Compare(options, cancelled);
   }

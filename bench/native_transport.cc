@@ -132,9 +132,8 @@ class NativeTransport : public Transport {
 
   void Scan(uint32_t index) {
     const Slot& slot = slots_[index];
-    const RangeQuery query = {.key = slot.key,
-                              .range_end = shape_.PrefixEnd(),
-                              .limit = int64_t(slot.operation.keys)};
+    const RangeQuery query = {
+        .key = slot.key, .range_end = shape_.PrefixEnd(), .limit = int64_t(slot.operation.keys)};
     client_.Range(query, read_, [this, index](absl::StatusOr<Read<RangeResult>> read) {
       Outcome outcome = OutcomeOf(read.status());
       if (read.ok()) {
@@ -215,10 +214,8 @@ class MirrorTransport : public Transport {
   MirrorTransport(Client& client, const DataShape& shape) : client_(client), shape_(shape) {}
 
   void Start(uint32_t index, const Operation& operation) override {
-    Completion completion{.slot = index,
-                          .kind = operation.kind,
-                          .first_key = operation.first_key,
-                          .outcome = {}};
+    Completion completion{
+        .slot = index, .kind = operation.kind, .first_key = operation.first_key, .outcome = {}};
     shape_.WriteKey(operation.first_key, &key_);
     Mirror* mirror = operation.kind == OpKind::kGet ? client_.mirror(key_) : nullptr;
     bool found = false;

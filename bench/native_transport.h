@@ -50,7 +50,8 @@ class NativeClients {
 struct NativeTransportOptions {
   uint32_t slots = 1;
   ReadLevel read = ReadLevel::kLinearizable;
-  absl::Duration timeout = absl::Seconds(10);  // the deadline of one call, the library's tries in it
+  absl::Duration timeout =
+      absl::Seconds(10);  // the deadline of one call, the library's tries in it
 };
 
 // Calls in flight end at their deadline: CancelAll() can not hurry them. `client` and `shape` must

@@ -48,6 +48,8 @@ const char* const kAbout =
     "  holdfast-bench lease --leases 1000000 --local 3 --local-etcd 3\n"
     "  holdfast-bench mirror --mirrors 200 --large 1000000 --local 3\n"
     "  holdfast-bench drill june-12 --out figures\n"
+    "  holdfast-bench stages --at 1,100,1000 -w json\n"
+    "  holdfast-bench model --stages stages.json --out figures\n"
     "\n"
     "A run without --rate is a closed loop: every client sends its next request when the one\n"
     "before has been answered. With --rate it is an open loop, and latency counts from the moment\n"
@@ -237,13 +239,15 @@ void AddCompare(CLI::App& app, Options& o) {
           "whom to measure (default native,unary,etcd)")
       ->delimiter(',')
       ->type_name("LIST");
-  compare->add_option("--native-callers", o.compare.native_callers,
-                      "calls in flight of the native client in the goals")
+  compare
+      ->add_option("--native-callers", o.compare.native_callers,
+                   "calls in flight of the native client in the goals")
       ->capture_default_str();
   AddList(compare, "--etcd-clients", &o.compare.etcd_clients,
           "numbers of clients of which etcd's best is taken (default 100,300,1000)");
-  compare->add_option("--memory-keys", o.compare.memory_keys,
-                      "keys at which memory is compared, in a turn of its own")
+  compare
+      ->add_option("--memory-keys", o.compare.memory_keys,
+                   "keys at which memory is compared, in a turn of its own")
       ->capture_default_str();
   compare->add_flag_callback(
       "--no-memory", [&o] { o.compare.memory_keys = 0; }, "leave that turn out");
@@ -407,6 +411,36 @@ void AddDrills(CLI::App& app, Options& o) {
   AddClusterFlags(command, o);
 }
 
+void AddStages(CLI::App& app, Options& o) {
+  CLI::App* command =
+      app.add_subcommand("stages", "What one operation costs each stage of each member");
+  command->add_option("--local", o.local, "members (default 3)");
+  command
+      ->add_option("--at", o.stages.clients, "requests in flight, in turn (default 1,10,100,1000)")
+      ->delimiter(',')
+      ->type_name("N,...");
+  command->add_option("--load-keys", o.load, "keys written before measuring (default 10000)");
+  command->add_flag("--verbose", o.verbose, "tell on stderr what is done");
+  AddWorkloads(command, "--workloads", &o.workloads, "names, see --help (default put,get)");
+  AddLoadFlags(command, o);
+  AddDataFlags(command, o);
+  AddClusterFlags(command, o);
+}
+
+void AddModel(CLI::App& app, Options& o) {
+  CLI::App* command = app.add_subcommand(
+      "model", "What larger machines, disks, distances and crowds would give, computed");
+  command
+      ->add_option("--stages", o.model.stages,
+                   "costs: files with what stages -w json printed (default: built in)")
+      ->delimiter(',')
+      ->type_name("FILE,...");
+  command->add_option("--out", o.model.out, "directory of the plots (default: none are drawn)");
+  command->add_flag("--check", o.model.check,
+                    "only compare formulas, simulation and what --stages measured");
+  command->add_option("--seed", o.seed, "of the simulations (default 1)");
+}
+
 bool IsSuite(Command command) {
   return command == Command::kWatch || command == Command::kScale ||
          command == Command::kCompaction || command == Command::kLease ||
@@ -461,6 +495,7 @@ void FillDefaults(Options& o) {
   if (o.command == Command::kCompare && o.total == 0 && o.duration == absl::ZeroDuration()) {
     o.duration = kCompareDuration;
   }
+  if (o.command == Command::kModel && o.seed == 0) o.seed = 1;
   if (o.seed == 0) o.seed = 1 + base::RandomSeed() % kSeedSpace;
   if (o.total == 0 && o.duration == absl::ZeroDuration()) o.duration = absl::Seconds(10);
   if (o.command == Command::kPut) o.workloads = {PutWorkload()};
@@ -470,6 +505,13 @@ void FillDefaults(Options& o) {
   }
   if ((o.command == Command::kGet || o.command == Command::kMixed) && o.serializable) {
     o.workloads[0].read = ReadLevel::kSerializable;
+  }
+  if (o.command == Command::kStages) {
+    o.leader_only = true;  // what a follower passes on costs it as well, and is another figure
+    if (o.local == 0) o.local = 3;
+    if (o.load == 0) o.load = kDefaultCompareKeys;
+    if (o.stages.clients.empty()) o.stages.clients = {1, 10, 100, 1000};
+    if (o.workloads.empty()) o.workloads = {PutWorkload(), GetWorkload()};
   }
   if (o.command == Command::kCompare) {
     if (o.local == 0) o.local = 3;
@@ -486,7 +528,8 @@ absl::Status OutOfRange(std::string_view flag, std::string_view range) {
 }
 
 absl::Status ValidateTargets(const Options& o) {
-  const bool both = o.command == Command::kCompare || o.command == Command::kDrill ||
+  const bool both = o.command == Command::kCompare || o.command == Command::kModel ||
+                    o.command == Command::kStages || o.command == Command::kDrill ||
                     IsDrill(o.command) || IsSuite(o.command);
   const int given = (o.endpoints.empty() ? 0 : 1) + (o.local != 0) + (o.local_etcd != 0);
   if (IsSuite(o.command) && !o.endpoints.empty() && given > 1) {
@@ -579,6 +622,14 @@ absl::Status ValidateWorkloads(const Options& o) {
   }
   if (o.command != Command::kCompare) return absl::OkStatus();
   const CompareOptions& compare = o.compare;
+  if (compare.goals && o.rate > 0) {
+    return absl::InvalidArgumentError("--rate is for --workloads: goals are of closed loops");
+  }
+  if (compare.targets.empty()) return OutOfRange("--sides", "at least one of native, unary, etcd");
+  if (compare.goals && compare.memory_keys > 0 &&
+      o.key_size < o.key_prefix.size() + DataShape::DigitsFor(compare.memory_keys)) {
+    return OutOfRange("--key-size", "large enough for --memory-keys");
+  }
   if (compare.native_callers < 1 || compare.native_callers > kMaxClients) {
     return OutOfRange("--native-callers", fmt::format("1 to {}", kMaxClients));
   }
@@ -733,6 +784,19 @@ absl::Status ValidateSuite(const Options& o) {
   return absl::OkStatus();
 }
 
+absl::Status ValidateStages(const Options& o) {
+  if (o.command != Command::kStages) return absl::OkStatus();
+  if (o.total > 0 || o.rate > 0) {
+    return absl::InvalidArgumentError("--total and --rate are not for this command");
+  }
+  for (const uint32_t clients : o.stages.clients) {
+    if (clients < 1 || clients > kMaxClients) {
+      return OutOfRange("--at", fmt::format("1 to {}", kMaxClients));
+    }
+  }
+  return absl::OkStatus();
+}
+
 ParseResult UsageError(std::string_view text) {
   return {.run = false,
           .exit_code = kUsageError,
@@ -750,6 +814,7 @@ absl::Status Options::Validate() const {
   if (status.ok()) status = ValidateDrill(*this);
   if (status.ok()) status = ValidateSuite(*this);
   if (status.ok()) status = ValidateDrills(*this);
+  if (status.ok()) status = ValidateStages(*this);
   return status;
 }
 
@@ -767,9 +832,10 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
   CLI::App* run = AddRunCommand(app, o, "run", "Any workload by its name, see below");
   AddWorkloads(run, "--workload,--workloads", &o.workloads, "names, see below")->required();
   AddCompare(app, o);
-  app.footer("Workloads of run and compare:\n" + WorkloadsHelp() +
-             "Workloads that are commands of their own: watch (fan-out), lease, scale (growth of the "
-             "key\nspace), compaction, mirror, failover, catchup, members.");
+  app.footer(
+      "Workloads of run and compare:\n" + WorkloadsHelp() +
+      "Workloads that are commands of their own: watch (fan-out), lease, scale (growth of the "
+      "key\nspace), compaction, mirror, failover, catchup, members.");
   run->footer("Workloads:\n" + WorkloadsHelp());
   if (!args.empty()) FillDrillDefaults(args[0], o);
   AddFailover(app, o);
@@ -781,6 +847,8 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
   AddLease(app, o);
   AddMirror(app, o);
   AddDrills(app, o);
+  AddStages(app, o);
+  AddModel(app, o);
 
   // CLI11 would only say that a subcommand is missing.
   const std::vector<CLI::App*> commands = app.get_subcommands([](CLI::App*) { return true; });
@@ -798,15 +866,23 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
     result.text = text.str();
     return result;
   }
-  static const auto& by_name = *new std::map<std::string, Command>{
-      {"put", Command::kPut},           {"get", Command::kGet},
-      {"mixed", Command::kMixed},       {"run", Command::kRun},
-      {"compare", Command::kCompare},
-      {"failover", Command::kFailover}, {"catchup", Command::kCatchup},
-      {"members", Command::kMembers},   {"watch", Command::kWatch},
-      {"scale", Command::kScale},       {"compaction", Command::kCompaction},
-      {"lease", Command::kLease},       {"mirror", Command::kMirror},
-      {"drill", Command::kDrill}};
+  static const auto& by_name =
+      *new std::map<std::string, Command>{{"put", Command::kPut},
+                                          {"get", Command::kGet},
+                                          {"mixed", Command::kMixed},
+                                          {"run", Command::kRun},
+                                          {"compare", Command::kCompare},
+                                          {"failover", Command::kFailover},
+                                          {"catchup", Command::kCatchup},
+                                          {"members", Command::kMembers},
+                                          {"watch", Command::kWatch},
+                                          {"scale", Command::kScale},
+                                          {"compaction", Command::kCompaction},
+                                          {"lease", Command::kLease},
+                                          {"mirror", Command::kMirror},
+                                          {"drill", Command::kDrill},
+                                          {"stages", Command::kStages},
+                                          {"model", Command::kModel}};
   o.command = by_name.at(app.get_subcommands()[0]->get_name());
   o.command_line = "holdfast-bench " + absl::StrJoin(args, " ");
   FillDefaults(o);

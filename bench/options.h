@@ -42,7 +42,9 @@ enum class Command {
   kCompaction,
   kLease,
   kMirror,
-  kDrill
+  kDrill,
+  kStages,
+  kModel
 };
 
 // What happens to the leader in a round of failover.
@@ -123,6 +125,18 @@ struct DrillOptions {
   bool beside_etcd = true;         // june-12 and november-18: the plain etcd client as well
 };
 
+// What an operation costs each stage: stages.
+struct StagesOptions {
+  std::vector<uint32_t> clients;  // in flight, in turn
+};
+
+// Predictions: model.
+struct ModelOptions {
+  std::vector<std::string> stages;  // files of `stages -w json`; none: the costs of this release
+  std::string out;                  // directory of the plots; empty: none
+  bool check = false;               // only compare the formulas, the simulation and the measurement
+};
+
 struct Options {
   Command command = Command::kPut;
 
@@ -182,6 +196,8 @@ struct Options {
   LeaseOptions lease;
   MirrorOptions mirror;
   DrillOptions drill;
+  StagesOptions stages;
+  ModelOptions model;
 
   std::string command_line;  // as it was given
 

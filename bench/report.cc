@@ -38,8 +38,8 @@ double MicrosecondsPerCall(double cpu_seconds, const RunStats& stats) {
 // The kinds that are told one by one: none if there is but one.
 std::vector<OpKind> Kinds(const RunResult& result) {
   std::vector<OpKind> kinds;
-  for (const OpKind kind : {OpKind::kGet, OpKind::kPut, OpKind::kLoad, OpKind::kScan,
-                            OpKind::kModify, OpKind::kTxn}) {
+  for (const OpKind kind :
+       {OpKind::kGet, OpKind::kPut, OpKind::kLoad, OpKind::kScan, OpKind::kModify, OpKind::kTxn}) {
     const bool expected = std::ranges::find(result.kinds, kind) != result.kinds.end();
     if (expected || result.stats.latency(kind).count() > 0) kinds.push_back(kind);
   }
@@ -102,8 +102,8 @@ nlohmann::json SeriesJson(const TimeSeries& series) {
 // The distribution, denser towards its end.
 nlohmann::json QuantilesJson(const LatencyHistogram& latency) {
   nlohmann::json json = nlohmann::json::object();
-  for (const double percent : {1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95,
-                               99.99, 99.999}) {
+  for (const double percent :
+       {1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.999}) {
     json[fmt::format("p{}", percent)] = Milliseconds(latency.QuantileNs(percent / 100));
   }
   json["max"] = Milliseconds(latency.max_ns());
@@ -247,8 +247,10 @@ std::string RunText(const std::string& title, const RunResult& result) {
                         stats.not_found());
   }
   if (stats.retries() > 0) {
-    text += fmt::format("  {:<16}{}: read-modify-writes that found their key changed, and calls that "
-                        "the library sent again\n", "retries", stats.retries());
+    text += fmt::format(
+        "  {:<16}{}: read-modify-writes that found their key changed, and calls that "
+        "the library sent again\n",
+        "retries", stats.retries());
   }
   text += BacklogText(stats.backlog());
   text += fmt::format("  {:<16}cpu {:.1f} us/op\n", "bench",

@@ -101,17 +101,16 @@ Lane MakeLane(const Connections& connections, const DataShape& shape, const RunP
   Window window = whole;
   if (plan.total > 0) window.total = ShareOf(plan.total, index, lanes);
   const uint32_t clients = uint32_t(ShareOf(plan.clients, index, lanes));
-  Lane lane{
-      .schedule = nullptr,
-      .transport = plan.transport != nullptr
-                       ? plan.transport(index, clients)
-                       : NewGrpcTransport(connections, shape,
-                                          {.slots = clients,
-                                           .first_connection = index * clients,
-                                           .read = plan.read,
-                                           .timeout = plan.timeout}),
-      .source = plan.source(index, lanes),
-      .stats = RunStats(window)};
+  Lane lane{.schedule = nullptr,
+            .transport = plan.transport != nullptr
+                             ? plan.transport(index, clients)
+                             : NewGrpcTransport(connections, shape,
+                                                {.slots = clients,
+                                                 .first_connection = index * clients,
+                                                 .read = plan.read,
+                                                 .timeout = plan.timeout}),
+            .source = plan.source(index, lanes),
+            .stats = RunStats(window)};
   if (plan.rate > 0) {
     lane.schedule = NewOpenSchedule({.clients = clients,
                                      .rate = plan.rate / lanes,

@@ -94,8 +94,8 @@ absl::StatusOr<NativeClients*> Session::Native(const RunRequest& request) {
 absl::StatusOr<RunResult> Session::RunOnce(const RunRequest& request) {
   const Workload& workload = request.workload;
   if (workload.read == ReadLevel::kMirror && request.api != Api::kNative) {
-    return absl::UnimplementedError(
-        fmt::format("{} reads a copy that the client library holds: give --api native", workload.name));
+    return absl::UnimplementedError(fmt::format(
+        "{} reads a copy that the client library holds: give --api native", workload.name));
   }
   uint64_t keys = options_.key_space;
   if (workload.key_space > 0) keys = std::min(keys, workload.key_space);
@@ -127,9 +127,8 @@ absl::StatusOr<RunResult> Session::RunOnce(const RunRequest& request) {
     // The clients' threads do the work of their workers; a mirror is read by the bench's own.
     if (plan.read != ReadLevel::kMirror) plan.threads = uint32_t(native.size());
     plan.transport = [&native, &shape, &plan](uint32_t worker, uint32_t slots) {
-      return NewNativeTransport(
-          native.client(worker % native.size()), shape,
-          {.slots = slots, .read = plan.read, .timeout = plan.timeout});
+      return NewNativeTransport(native.client(worker % native.size()), shape,
+                                {.slots = slots, .read = plan.read, .timeout = plan.timeout});
     };
   }
   absl::StatusOr<RunResult> result = Run(*connections_, shape, plan, cancelled_);

@@ -28,8 +28,8 @@ struct RunRequest {
   Workload workload;
   uint32_t run = 0;  // counts from 0 and varies the seed
   Api api = Api::kUnary;
-  bool exactly_once = false;  // native: writes carry their session's stamp
-  uint32_t clients = 0;       // 0: as the options say
+  bool exactly_once = false;                          // native: writes carry their session's stamp
+  uint32_t clients = 0;                               // 0: as the options say
   std::function<void(bool begin)> observe = nullptr;  // RunPlan::observe
 };
 

@@ -1,3 +1,5 @@
+#include <cstddef>
+
 #include "bench/time_series.h"
 
 #include <algorithm>
@@ -10,7 +12,8 @@
 namespace holdfast::bench {
 
 size_t TimeSeries::BucketOf(int64_t latency_ns) {
-  const uint64_t value = uint64_t(std::clamp<int64_t>(latency_ns, 0, (int64_t{1} << kMaxPower) - 1));
+  const uint64_t value =
+      uint64_t(std::clamp<int64_t>(latency_ns, 0, (int64_t{1} << kMaxPower) - 1));
   const int shift = std::max(0, int(std::bit_width(value)) - 1 - kSubBits);
   return (size_t(shift) << kSubBits) + (value >> shift);
 }

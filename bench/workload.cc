@@ -195,8 +195,8 @@ const std::vector<Workload>& KnownWorkloads() {
 
 absl::StatusOr<std::vector<Workload>> FindWorkloads(std::string_view comma_separated) {
   std::vector<Workload> found;
-  for (const std::string_view name :
-       absl::StrSplit(base::ToAbsl(comma_separated), ',')) {
+  for (const std::string& name :
+       std::vector<std::string>(absl::StrSplit(base::ToAbsl(comma_separated), ','))) {
     size_t matches = 0;
     for (const Workload& workload : KnownWorkloads()) {
       const bool large = name == "large" && workload.name.starts_with("large-");
@@ -207,8 +207,7 @@ absl::StatusOr<std::vector<Workload>> FindWorkloads(std::string_view comma_separ
     if (matches > 0) continue;
     std::string names;
     for (const Workload& workload : KnownWorkloads()) names += workload.name + ", ";
-    return absl::InvalidArgumentError(
-        fmt::format("'{}' is none of {}large", name, names));
+    return absl::InvalidArgumentError(fmt::format("'{}' is none of {}large", name, names));
   }
   return found;
 }

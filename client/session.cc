@@ -27,13 +27,8 @@ namespace {
 // More than this often it would be something else that is wrong.
 constexpr int kStampsMax = 3;
 
-grpc::ByteBuffer ToBytes(const std::string& body) {
-  const grpc::Slice slice(body);
-  return grpc::ByteBuffer(&slice, 1);
-}
-
 uint64_t DigestOf(const WriteRequest& request, uint64_t salt) {
-  const uint64_t seed = XXH3_64bits_withSeed(request.method.data(), request.method.size(), salt);
+  const uint64_t seed = XXH3_64bits_withSeed(&request.method, sizeof(request.method), salt);
   return XXH3_64bits_withSeed(request.body.data(), request.body.size(), seed);
 }
 
@@ -121,17 +116,17 @@ void WriteSessions::Do(Work work) {
 void WriteSessions::OpenSession(const std::shared_ptr<Job>& job) {
   CallSpec spec;
   spec.what = job->request.what;  // an error is told to the writes that wait
-  spec.method = "/holdfast.v1.Sessions/Open";
+  spec.method = Method::kSessionOpen;
   spec.write = true;
   spec.harmless = true;
   spec.rungs = {{}};
   spec.deadline = TimeTo(job->deadline);
-  spec.encode = [](const Rung&) { return ToBytes(""); };
+  spec.encode = [](const Rung&) { return std::string(); };
   const auto response = std::make_shared<v1::SessionOpenResponse>();
-  spec.decode = [response](grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
+  spec.decode = [response](RpcReply& reply, AnswerHeader* header) {
     using Traits = grpc::SerializationTraits<v1::SessionOpenResponse>;
-    if (!Traits::Deserialize(&bytes, response.get()).ok()) return false;
-    *header = response->header();
+    if (!Traits::Deserialize(&reply.body, response.get()).ok()) return false;
+    *header = {response->header().cluster_id(), response->header().revision()};
     return response->session() != 0 && response->window() != 0;
   };
   dispatcher_->Start(std::move(spec), [this, job, response](Call::Verdict verdict) {
@@ -176,19 +171,19 @@ void WriteSessions::OnOpened(const std::shared_ptr<Job>& job, uint64_t id, uint6
 void WriteSessions::CloseSession(uint64_t id, Call::Done done) {
   CallSpec spec;
   spec.what = "Close of a session";
-  spec.method = "/holdfast.v1.Sessions/Close";
+  spec.method = Method::kSessionClose;
   spec.write = true;
   spec.harmless = true;
   spec.rungs = {{}};
   spec.deadline = kCloseWait;
   v1::SessionCloseRequest request;
   request.set_session(id);
-  spec.encode = [body = request.SerializeAsString()](const Rung&) { return ToBytes(body); };
-  spec.decode = [](grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
+  spec.encode = [body = request.SerializeAsString()](const Rung&) { return body; };
+  spec.decode = [](RpcReply& reply, AnswerHeader* header) {
     v1::SessionCloseResponse response;
     using Traits = grpc::SerializationTraits<v1::SessionCloseResponse>;
-    if (!Traits::Deserialize(&bytes, &response).ok()) return false;
-    *header = response.header();
+    if (!Traits::Deserialize(&reply.body, &response).ok()) return false;
+    *header = {response.header().cluster_id(), response.header().revision()};
     return true;
   };
   dispatcher_->Start(std::move(spec), std::move(done));
@@ -214,12 +209,12 @@ void WriteSessions::Close() {
 
 // ---------------------------------------------------------------- a write's way
 
-std::string WriteSessions::StampOf(const Session& session, uint64_t sequence, uint64_t digest) {
+Stamp WriteSessions::StampOf(const Session& session, uint64_t sequence, uint64_t digest) {
   absl::MutexLock lock(&mutex_);
   // The write itself is in `open` until it is settled, so this is never above its own sequence.
   const uint64_t lowest =
       session.open.empty() ? sequence : std::min(sequence, session.open.begin()->first);
-  return fmt::format("{:x}-{}-{}-{:x}", session.id, sequence, lowest, digest);
+  return {session.id, sequence, lowest, digest};
 }
 
 void WriteSessions::Launch(const std::shared_ptr<Job>& job) {
@@ -229,7 +224,7 @@ void WriteSessions::Launch(const std::shared_ptr<Job>& job) {
   spec.write = true;
   spec.rungs = {{}};
   spec.deadline = TimeTo(job->deadline);
-  spec.encode = [job](const Rung&) { return ToBytes(job->request.body); };
+  spec.encode = [job](const Rung&) { return job->request.body; };
   spec.decode = job->request.decode;
   const auto fate = std::make_shared<WriteFate>();
   if (job->session != nullptr) {
@@ -367,10 +362,10 @@ bool WriteSessions::Resolve(uint64_t ticket, absl::Duration deadline, DecodeAny 
     write.session->open[write.sequence] = true;
     spec.what = write.what;
     spec.method = write.method;
-    spec.encode = [body = ToBytes(write.body)](const Rung&) { return body; };
-    spec.decode = [decode = std::move(decode), method = write.method](
-                      grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
-      return decode(method, bytes, header);
+    spec.encode = [body = write.body](const Rung&) { return body; };
+    spec.decode = [decode = std::move(decode), method = write.method](RpcReply& reply,
+                                                                      AnswerHeader* header) {
+      return decode(method, reply, header);
     };
     spec.stamp = [this, session = write.session, sequence = write.sequence, digest = write.digest] {
       return StampOf(*session, sequence, digest);

@@ -19,8 +19,6 @@
 #include <string>
 #include <vector>
 
-#include <grpcpp/support/byte_buffer.h>
-
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -33,12 +31,12 @@ namespace holdfast::internal {
 
 // A write before it is stamped.
 struct WriteRequest {
-  std::string what;    // for error texts
-  std::string method;  // "/etcdserverpb.KV/Put"
-  std::string body;    // the encoded request
+  std::string what;  // for error texts
+  Method method = Method::kPut;
+  std::string body;  // the encoded request
   absl::Duration deadline;
-  // Keeps the answer for the caller and copies its header; false if it cannot be parsed.
-  std::function<bool(grpc::ByteBuffer&, etcdserverpb::ResponseHeader*)> decode;
+  // Keeps the answer for the caller; false if it cannot be parsed.
+  std::function<bool(RpcReply&, AnswerHeader*)> decode;
 };
 
 // Threads: all methods from any thread; `done` runs on the loop's thread.
@@ -59,8 +57,7 @@ class WriteSessions {
   void Start(WriteRequest request, Call::Done done);
   // Asks again for the write that `ticket` (client/claim.h) stands for. False: none that can be
   // asked for; `done` is then not used. `decode` gets the answer and the method that was called.
-  using DecodeAny = std::function<bool(const std::string& method, grpc::ByteBuffer&,
-                                       etcdserverpb::ResponseHeader*)>;
+  using DecodeAny = std::function<bool(Method method, RpcReply&, AnswerHeader*)>;
   bool Resolve(uint64_t ticket, absl::Duration deadline, DecodeAny decode, Call::Done& done);
 
   // Best effort, before the dispatcher is closed: sends the store word that the session is over,
@@ -91,7 +88,7 @@ class WriteSessions {
   };
   struct Unresolved {
     std::string what;
-    std::string method;
+    Method method = Method::kPut;
     std::string body;
     uint64_t digest = 0;
     std::shared_ptr<Session> session = nullptr;
@@ -116,7 +113,7 @@ class WriteSessions {
   void OnWaitOver(const std::shared_ptr<Job>& job);
   void OnResolved(uint64_t ticket, const WriteFate& fate, Call::Verdict* verdict);
   void CloseSession(uint64_t id, Call::Done done);
-  std::string StampOf(const Session& session, uint64_t sequence, uint64_t digest);
+  Stamp StampOf(const Session& session, uint64_t sequence, uint64_t digest);
   // The sequence is settled, or given up.
   void Settle(const std::shared_ptr<Session>& session, uint64_t sequence, Work* work)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -46,7 +46,7 @@ std::pair<Index, Term> CoreLog::FindConflictByTerm(Index from, Term term) const 
   return {mark_index_, mark_term_};
 }
 
-void CoreLog::Append(const std::vector<EntryRef>& entries) {
+void CoreLog::Append(std::vector<EntryRef> entries) {
   if (entries.empty()) return;
   const Index first = entries.front()->index;
   CHECK(first > mark_index_);
@@ -65,14 +65,15 @@ void CoreLog::Append(const std::vector<EntryRef>& entries) {
     for (InFlight& batch : in_flight_) batch.last = std::min(batch.last, kept);
     last_ = kept;
   }
-  for (const EntryRef& entry : entries) {
+  Term newest = last_term();
+  for (EntryRef& entry : entries) {
     CHECK(entry->index == last_ + 1);
-    const Term previous = last_term();
-    CHECK(entry->term >= previous);
-    if (runs_.empty() || entry->term != previous) runs_.push_back({entry->index, entry->term});
+    CHECK(entry->term >= newest);
+    if (runs_.empty() || entry->term != newest) runs_.push_back({entry->index, entry->term});
+    newest = entry->term;
     last_ = entry->index;
-    cache_.push_back(entry);
     cached_bytes_ += entry->bytes();
+    cache_.push_back(std::move(entry));
   }
 }
 

@@ -38,7 +38,7 @@ class CoreLog {
 
   // REQUIRES: contiguous; first index in (mark, last + 1]. Replaces a conflicting suffix; the
   // replaced part stops counting as durable, in flight or not (contract C3).
-  void Append(const std::vector<storage::EntryRef>& entries);
+  void Append(std::vector<storage::EntryRef> entries);
   // Everything not yet handed to the disk, for the next batch; then it counts as in flight.
   std::vector<storage::EntryRef> TakeUnwritten();
   bool has_unwritten() const { return unwritten_from_ <= last_; }

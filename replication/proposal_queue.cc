@@ -3,75 +3,132 @@
 #include <iterator>
 #include <utility>
 
-namespace holdfast::raft {
+#include "absl/types/span.h"
+#include "base/check.h"
 
-void ProposalQueue::Add(Proposal proposal, int64_t now_ns) {
-  proposal.since_ns = now_ns;
-  Hold(std::move(proposal), waiting_);
+namespace holdfast::raft {
+namespace {
+
+size_t BytesOf(const std::string& payload) { return payload.size() + sizeof(std::string); }
+
+absl::Status TooMuch() {
+  return absl::ResourceExhaustedError("too much is waiting to be committed");
 }
 
-void ProposalQueue::Hold(Proposal proposal, std::vector<Proposal>& where) {
-  if (waiting_bytes_ > kMaxWaitingBytes) {
-    std::move(proposal.refused)(absl::ResourceExhaustedError("too many requests are queued"));
-    return;
+}  // namespace
+
+ProposalBatch::ProposalBatch(std::vector<std::string> all, Refused on_refused)
+    : payloads(std::move(all)), refused(std::make_shared<Refused>(std::move(on_refused))) {
+  for (const std::string& payload : payloads) bytes += BytesOf(payload);
+}
+
+ProposalBatch::ProposalBatch(std::string payload,
+                             absl::AnyInvocable<void(absl::Status) &&> on_refused)
+    : bytes(BytesOf(payload)),
+      refused(std::make_shared<Refused>(
+          [on_refused = std::move(on_refused)](size_t, const absl::Status& why) mutable {
+            std::move(on_refused)(why);
+          })) {
+  payloads.push_back(std::move(payload));
+}
+
+void ProposalBatch::RefuseAll(const absl::Status& why) const {
+  for (size_t i = 0; i < payloads.size(); ++i) (*refused)(first_slot + i, why);
+}
+
+ProposalBatch ProposalBatch::TakeFront(size_t max_bytes) {
+  if (bytes <= max_bytes) return std::exchange(*this, {});
+  ProposalBatch front;
+  size_t n = 0;
+  for (; n < payloads.size(); ++n) {
+    const size_t more = BytesOf(payloads[n]);
+    if (n > 0 && front.bytes + more > max_bytes) break;
+    front.bytes += more;
   }
-  waiting_bytes_ += proposal.payload.size();
-  where.push_back(std::move(proposal));
+  const auto end = payloads.begin() + static_cast<ptrdiff_t>(n);
+  front.payloads.assign(std::make_move_iterator(payloads.begin()), std::make_move_iterator(end));
+  front.first_slot = first_slot;
+  front.since_ns = since_ns;
+  front.refused = refused;
+  payloads.erase(payloads.begin(), end);
+  first_slot += n;
+  bytes -= front.bytes;
+  return front;
+}
+
+void ProposalQueue::Add(ProposalBatch batch, int64_t now_ns) {
+  batch.since_ns = now_ns;
+  Hold(std::move(batch), waiting_);
+}
+
+void ProposalQueue::Hold(ProposalBatch batch, std::vector<ProposalBatch>& where) {
+  if (waiting_bytes_ > kMaxWaitingBytes) {
+    return batch.RefuseAll(absl::ResourceExhaustedError("too many requests are queued"));
+  }
+  waiting_bytes_ += batch.bytes;
+  where.push_back(std::move(batch));
 }
 
 void ProposalQueue::OfferTo(RaftCore& core, int64_t now_ns) {
-  std::vector<Proposal> all;
-  for (Proposal& proposal : std::exchange(waiting_, {})) {
-    waiting_bytes_ -= proposal.payload.size();
-    if (now_ns - proposal.since_ns > max_wait_ns_) {
-      std::move(proposal.refused)(absl::UnavailableError("no leader took the proposal"));
-    } else {
-      all.push_back(std::move(proposal));
+  Forwarded forwarded;
+  forwarded.at_ns = now_ns;
+  for (ProposalBatch& batch : std::exchange(waiting_, {})) {
+    waiting_bytes_ -= batch.bytes;
+    if (now_ns - batch.since_ns > max_wait_ns_) {
+      batch.RefuseAll(absl::UnavailableError("no leader took the proposal"));
+      continue;
+    }
+    if (core.role() == Role::kLeader) {
+      Append(core, std::move(batch));
+      continue;
+    }
+    while (!batch.payloads.empty()) {
+      if (forwarded.bytes >= kMaxBatchBytes) {
+        Forward(core, std::exchange(forwarded, {.at_ns = now_ns, .bytes = 0, .batches = {}}));
+      }
+      forwarded.batches.push_back(batch.TakeFront(kMaxBatchBytes - forwarded.bytes));
+      forwarded.bytes += forwarded.batches.back().bytes;
     }
   }
-  const bool forwards = core.role() != Role::kLeader;
-  for (size_t begin = 0; begin < all.size();) {
-    std::vector<std::string> payloads;
-    size_t bytes = 0, end = begin;
-    for (; end < all.size() && (payloads.empty() || bytes < kMaxBatchBytes); ++end) {
-      bytes += all[end].payload.size();
-      // A forwarded batch may be refused and offered again, so its payloads are copied.
-      payloads.push_back(forwards ? all[end].payload : std::move(all[end].payload));
-    }
-    const auto first = std::make_move_iterator(all.begin() + static_cast<ptrdiff_t>(begin));
-    const auto last = std::make_move_iterator(all.begin() + static_cast<ptrdiff_t>(end));
-    begin = end;
-    const uint64_t id = next_id_++;
-    switch (core.Propose(id, std::move(payloads))) {
-      case ProposeOutcome::kAppended:
-        break;
-      case ProposeOutcome::kForwarded:
-        forwarded_bytes_ += bytes;
-        forwarded_.emplace(id, Forwarded{now_ns, bytes, std::vector<Proposal>(first, last)});
-        break;
-      case ProposeOutcome::kNoLeader:
-      case ProposeOutcome::kFull:
-        for (auto it = first; it != last; ++it) {
-          Proposal refused = *it;
-          std::move(refused.refused)(
-              absl::ResourceExhaustedError("too much is waiting to be committed"));
-        }
-        break;
-    }
+  if (!forwarded.batches.empty()) Forward(core, std::move(forwarded));
+}
+
+// In pieces, so that the core's limits are exceeded by one piece at most.
+void ProposalQueue::Append(RaftCore& core, ProposalBatch batch) {
+  while (!batch.payloads.empty()) {
+    ProposalBatch piece = batch.TakeFront(kMaxBatchBytes);
+    if (core.ProposeAsLeader(absl::MakeSpan(piece.payloads)) == ProposeOutcome::kAppended) continue;
+    piece.RefuseAll(TooMuch());
+    return batch.RefuseAll(TooMuch());
   }
+}
+
+void ProposalQueue::Forward(RaftCore& core, Forwarded forwarded) {
+  // Copies: the batch may be refused, and is offered again then.
+  std::vector<std::string> payloads;
+  for (const ProposalBatch& batch : forwarded.batches) {
+    payloads.insert(payloads.end(), batch.payloads.begin(), batch.payloads.end());
+  }
+  const uint64_t id = next_id_++;
+  if (core.Propose(id, std::move(payloads)) != ProposeOutcome::kForwarded) {
+    for (const ProposalBatch& batch : forwarded.batches) batch.RefuseAll(TooMuch());
+    return;
+  }
+  forwarded_bytes_ += forwarded.bytes;
+  forwarded_.emplace(id, std::move(forwarded));
 }
 
 void ProposalQueue::RefuseWaiting(const absl::Status& why) {
   ReleaseRefused();
   waiting_bytes_ = 0;
-  for (Proposal& proposal : std::exchange(waiting_, {})) std::move(proposal.refused)(why);
+  for (const ProposalBatch& batch : std::exchange(waiting_, {})) batch.RefuseAll(why);
 }
 
 void ProposalQueue::Refused(uint64_t propose_id) {
   auto node = forwarded_.extract(propose_id);
   if (node.empty()) return;
   forwarded_bytes_ -= node.mapped().bytes;
-  for (Proposal& proposal : node.mapped().proposals) Hold(std::move(proposal), refused_);
+  for (ProposalBatch& batch : node.mapped().batches) Hold(std::move(batch), refused_);
 }
 
 void ProposalQueue::ReleaseRefused() {

@@ -279,7 +279,7 @@ void RaftCore::Step(Message m) {
     case MessageType::kVoteReply:
       return StepVoteReply(m);
     case MessageType::kAppend:
-      return StepAppend(m);
+      return StepAppend(std::move(m));
     case MessageType::kHeartbeat:
       return StepHeartbeat(m);
     case MessageType::kSnapshot:
@@ -355,13 +355,12 @@ void RaftCore::HearLeader(const Message& m) {
   election_elapsed_ = 0;
 }
 
-void RaftCore::AppendToLog(const std::vector<EntryRef>& entries) {
+void RaftCore::AppendToLog(std::vector<EntryRef> entries) {
   if (entries.empty()) return;
   const Index first = entries.front()->index;
   CHECK(first > commit_);  // a committed entry never changes
   bool changed = config_entries_.lower_bound(first) != config_entries_.end();
   config_entries_.erase(config_entries_.lower_bound(first), config_entries_.end());
-  log_.Append(entries);
   for (const EntryRef& entry : entries) {
     if (entry->type != EntryType::kConfig) continue;
     auto decoded = Membership::Decode(entry->payload);
@@ -369,10 +368,11 @@ void RaftCore::AppendToLog(const std::vector<EntryRef>& entries) {
     config_entries_[entry->index] = *std::move(decoded);
     changed = true;
   }
+  log_.Append(std::move(entries));
   if (changed) DeriveMembership();
 }
 
-void RaftCore::StepAppend(const Message& m) {
+void RaftCore::StepAppend(Message m) {
   HearLeader(m);
   Message reply = Make(MessageType::kAppendReply, m.from);
   size_t known = 0;
@@ -393,8 +393,9 @@ void RaftCore::StepAppend(const Message& m) {
          log_.Matches(m.entries[known]->index, m.entries[known]->term)) {
     ++known;
   }
-  AppendToLog({m.entries.begin() + static_cast<ptrdiff_t>(known), m.entries.end()});
   const Index last_new = std::max(commit_, m.prev_index + m.entries.size());
+  m.entries.erase(m.entries.begin(), m.entries.begin() + static_cast<ptrdiff_t>(known));
+  AppendToLog(std::move(m.entries));
   AdvanceCommit(std::min(m.commit, last_new));
   reply.match_index = last_new;
   // Even when nothing is new: the same entries may still be on their way to the disk (C1).
@@ -463,6 +464,12 @@ ProposeOutcome RaftCore::Propose(uint64_t propose_id, std::vector<std::string> p
     Send(std::move(m));
     return ProposeOutcome::kForwarded;
   }
+  return ProposeAsLeader(absl::MakeSpan(payloads));
+}
+
+ProposeOutcome RaftCore::ProposeAsLeader(absl::Span<std::string> payloads) {
+  CHECK(role_ == Role::kLeader);
+  if (transfer_to_) return ProposeOutcome::kNoLeader;
   if (uncommitted_bytes_ >= options_.max_uncommitted_bytes ||
       log_.last().value - applied_.value >= options_.max_unapplied_entries) {
     return ProposeOutcome::kFull;

@@ -30,6 +30,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "base/ids.h"
 #include "base/rng.h"
 #include "replication/core_log.h"
@@ -141,6 +142,9 @@ class RaftCore {
   void Tick();
   void Step(Message message);
   ProposeOutcome Propose(uint64_t propose_id, std::vector<std::string> payloads);
+  // The same at the leader, without an id: nobody has to be told. Payloads are moved from if they
+  // were appended, and untouched otherwise. REQUIRES: role() == kLeader.
+  ProposeOutcome ProposeAsLeader(absl::Span<std::string> payloads);
   // The answer is a ReadGrant or reads_dropped under the same id. Ids must rise, and must not be
   // those of a former life of this member: start them at random.
   void StartRead(uint64_t read_id);
@@ -241,7 +245,7 @@ class RaftCore {
   bool IgnoreVoteByStickiness(const Message& m) const;
   void StepVoteRequest(const Message& m);
   void StepVoteReply(const Message& m);
-  void StepAppend(const Message& m);
+  void StepAppend(Message m);
   void StepHeartbeat(const Message& m);
   void StepSnapshot(const Message& m);
   void StepAppendReply(const Message& m);
@@ -288,7 +292,7 @@ class RaftCore {
   void BuildAppendBatch();
   void BuildApply();
   void AdvanceCommit(Index index);
-  void AppendToLog(const std::vector<EntryRef>& entries);
+  void AppendToLog(std::vector<EntryRef> entries);
   void DeriveMembership();
   std::vector<EntryRef> NextToApply(Index limit, size_t max_bytes);
   void SyncProgressWithMembership();

@@ -44,7 +44,7 @@ void RaftCore::AppendAsLeader(std::vector<EntryRef> entries) {
   for (const EntryRef& entry : entries) bytes += entry->bytes();
   uncommitted_bytes_ += bytes;
   uncommitted_sizes_.emplace_back(entries.back()->index, bytes);
-  AppendToLog(entries);
+  AppendToLog(std::move(entries));
 }
 
 void RaftCore::MaybeCommit() {

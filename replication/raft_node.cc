@@ -60,6 +60,7 @@ class RaftNodeImpl final : public SteppedNode {
   void StartThreads();
 
   void Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) override;
+  void ProposeMany(std::vector<std::string> payloads, RefusedMany refused) override;
   void ReadIndex(absl::Duration timeout, ReadDone done) override;
   std::optional<Claim> claim() const override;
   std::optional<Claim> ClaimFor(Index delivered) const override;
@@ -126,6 +127,7 @@ class RaftNodeImpl final : public SteppedNode {
     dead_ = true;
     options_.on_fatal(status);
   }
+  void Take(ProposalBatch batch);
   void Post(Input input, size_t bytes = 0) { inbox_.Push(std::move(input), bytes); }
 
   const NodeOptions options_;
@@ -259,14 +261,22 @@ void RaftNodeImpl::OnDurable(uint64_t seq, std::vector<Message> after_durable) {
 }
 
 void RaftNodeImpl::Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) {
-  const size_t bytes = payload.size() + kInputOverhead;
-  auto proposal = std::make_shared<Proposal>(Proposal{std::move(payload), std::move(refused)});
-  if (inbox_.TryPush([this, proposal] { proposals_.Add(std::move(*proposal), now_.boot_ns); },
-                     bytes))
+  Take(ProposalBatch(std::move(payload), std::move(refused)));
+}
+
+void RaftNodeImpl::ProposeMany(std::vector<std::string> payloads, RefusedMany refused) {
+  if (payloads.empty()) return;
+  Take(ProposalBatch(std::move(payloads), std::move(refused)));
+}
+
+void RaftNodeImpl::Take(ProposalBatch batch) {
+  const size_t bytes = batch.bytes + kInputOverhead;
+  const auto shared = std::make_shared<ProposalBatch>(std::move(batch));
+  if (inbox_.TryPush([this, shared] { proposals_.Add(std::move(*shared), now_.boot_ns); }, bytes)) {
     return;
-  std::move(proposal->refused)(inbox_.closed()
-                                   ? absl::UnavailableError("the node is stopping")
-                                   : absl::ResourceExhaustedError("too many requests are queued"));
+  }
+  shared->RefuseAll(inbox_.closed() ? absl::UnavailableError("the node is stopping")
+                                    : absl::ResourceExhaustedError("too many requests are queued"));
 }
 
 void RaftNodeImpl::ReadIndex(absl::Duration timeout, ReadDone done) {

@@ -142,8 +142,10 @@ class RaftNode {
   // caller keeps its own deadline, after which the outcome is unknown.
   virtual void Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) = 0;
 
-  // As Propose for each payload, in their order, at the price of one hand-over. `refused` is called
-  // for each slot that was certainly not proposed, at most once a slot, never for two at a time.
+  // As Propose for each payload, in their order, at the price of one hand-over: one input of the
+  // raft thread, whole or not at all, and at the leader each payload moves into its entry.
+  // `refused` is called for each slot that was certainly not proposed, at most once a slot, never
+  // for two at a time; the others may have been proposed (a part of a batch can find the log full).
   using RefusedMany = absl::AnyInvocable<void(size_t slot, const absl::Status&)>;
   virtual void ProposeMany(std::vector<std::string> payloads, RefusedMany refused) {
     const auto shared = std::make_shared<RefusedMany>(std::move(refused));

@@ -6,13 +6,18 @@
 namespace holdfast::server {
 
 absl::Status Admission::Admit(const grpc::CallbackServerContext& context, Call call) const {
+  return Admit(WantsLeader(context), call);
+}
+
+absl::Status Admission::Admit(bool wants_leader, Call call) const {
   if (call != Call::kLocal && fenced()) return ErrCorrupt();
   // An administrator must be able to look at the alarm, and to clear it.
   if (call == Call::kRead || call == Call::kWrite) {
     if (absl::Status status = CheckTrust(); !status.ok()) return status;
   }
-  if (WantsLeader(context) && !node_.load(std::memory_order_acquire)->status().leader)
+  if (wants_leader && !node_.load(std::memory_order_acquire)->status().leader) {
     return ErrNoLeader();
+  }
   return absl::OkStatus();
 }
 

@@ -37,6 +37,8 @@ class Admission {
 
   // Not OK: what the caller is told, and nothing else is done.
   absl::Status Admit(const grpc::CallbackServerContext& context, Call call) const;
+  // `wants_leader`: the caller's `hasleader: true`, however it came.
+  absl::Status Admit(bool wants_leader, Call call) const;
   // For what is answered later than it was admitted: whether this member's data may still be shown.
   absl::Status CheckTrust() const;
   // For what makes the data larger (a put, a grant), beside Admit: ErrNoSpace while this member's

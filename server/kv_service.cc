@@ -12,16 +12,11 @@
 #include "base/bounded_queue.h"
 #include "base/check.h"
 #include "etcd/rpc.grpc.pb.h"
-#include "server/answer_budget.h"
-#include "server/apply_command.h"
 #include "server/etcd_errors.h"
-#include "server/kv_codec.h"
 #include "server/kv_validate.h"
 #include "server/range_stream.h"
 #include "server/read_terms.h"
-#include "server/scan_pool.h"
 #include "server/session_stamp.h"
-#include "storage/damage.h"
 
 namespace holdfast::server {
 namespace {
@@ -52,19 +47,6 @@ ServerUnaryReactor* FinishNow(CallbackServerContext* context, const absl::Status
   return reactor;
 }
 
-// True: looks at more than a few records.
-bool IsScan(const RangeRequest& request) { return !request.range_end().empty(); }
-bool IsScan(const TxnRequest& request) {
-  const auto scans = [](const auto& ops) {
-    return std::any_of(ops.begin(), ops.end(), [](const etcdserverpb::RequestOp& op) {
-      return op.has_request_txn() ? IsScan(op.request_txn()) : IsScan(op.request_range());
-    });
-  };
-  const auto ranged = [](const etcdserverpb::Compare& c) { return !c.range_end().empty(); };
-  return scans(request.success()) || scans(request.failure()) ||
-         std::any_of(request.compare().begin(), request.compare().end(), ranged);
-}
-
 // Of a long read: holds the answer's memory until gRPC is done with the call.
 class ScanReactor : public ServerUnaryReactor {
  public:
@@ -85,17 +67,24 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
         pipeline_(pipeline),
         machine_(machine),
         admission_(admission),
-        answers_(options.max_answers_bytes),
-        scans_(options.scan_threads, options.max_waiting_scans),
+        reads_({.cluster_id = options.cluster_id,
+                .member_id = options.member_id,
+                .max_answer_bytes = options.max_answer_bytes,
+                .max_answers_bytes = options.max_answers_bytes,
+                .scan_threads = options.scan_threads,
+                .max_waiting_scans = options.max_waiting_scans,
+                .on_fatal = options.on_fatal},
+               node, machine, admission),
         flushes_(kMaxWaitingFlushes),
         flusher_([this] { FlushLoop(); }) {}
 
   ~KvServiceImpl() override { Stop(); }
 
   grpc::Service* service() override { return this; }
+  KvReads* reads() override { return &reads_; }
 
   void Stop() override {
-    scans_.Stop();
+    reads_.scans().Stop();
     flushes_.Close();
     absl::MutexLock lock(&stop_mutex_);
     if (flusher_.joinable()) flusher_.join();
@@ -122,8 +111,8 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
          .pipeline = pipeline_,
          .machine = machine_,
          .admission = admission_,
-         .scans = &scans_,
-         .on_damage = [this](const absl::Status& status) { StopIfDamaged(status); }});
+         .scans = &reads_.scans(),
+         .on_damage = [this](const absl::Status& status) { reads_.StopIfDamaged(status); }});
   }
 
  private:
@@ -148,14 +137,6 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
   void ReadLinearizable(R read);
   template <class R>
   void ReadSerializable(R read, bool may_refresh);
-  // Reads the newest state into the response.
-  template <class R>
-  absl::Status Evaluate(const R& read);
-  absl::Status ReadOn(const storage::MvccStore::View& view, const RangeRequest& request,
-                      const std::function<bool(size_t)>& take, RangeResponse* response) const;
-  absl::Status ReadOn(const storage::MvccStore::View& view, const TxnRequest& request,
-                      const std::function<bool(size_t)>& take, TxnResponse* response) const;
-
   template <class Response>
   ServerUnaryReactor* ProposeWrite(CallbackServerContext* context, Command command,
                                    Response* response);
@@ -165,11 +146,6 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
     return request.ByteSizeLong() > options_.max_request_bytes ? ErrRequestTooLarge()
                                                                : absl::OkStatus();
   }
-  // A read that meets rot: what else has rotted is not known, so this member must not go on.
-  void StopIfDamaged(const absl::Status& status) const {
-    if (options_.on_fatal && storage::DamageOf(status).has_value()) options_.on_fatal(status);
-  }
-  void FillHeader(etcdserverpb::ResponseHeader* header) const;
   void FlushLoop();
 
   const Options options_;
@@ -178,8 +154,7 @@ class KvServiceImpl : public KvService, public etcdserverpb::KV::CallbackService
   KvStateMachine* const machine_;
   const Admission* const admission_;
 
-  AnswerBudget answers_;
-  ScanPool scans_;
+  KvReads reads_;
   base::BoundedQueue<ServerUnaryReactor*> flushes_;
   absl::Mutex stop_mutex_;  // joins once
   std::thread flusher_;     // last: it uses everything above
@@ -241,7 +216,7 @@ ServerUnaryReactor* KvServiceImpl::StartRead(CallbackServerContext* context, con
   if (!terms.ok()) return FinishNow(context, terms.status());
   Read<Request, Response> read{context, request, response, nullptr, nullptr, *terms, arrival};
   if (IsScan(*request)) {
-    auto* reactor = new ScanReactor(&answers_);
+    auto* reactor = new ScanReactor(&reads_.answers());
     read.reservation = &reactor->reservation();
     read.reactor = reactor;
   } else {
@@ -258,7 +233,7 @@ ServerUnaryReactor* KvServiceImpl::StartRead(CallbackServerContext* context, con
 template <class R, class Job>
 void KvServiceImpl::Run(const R& read, Job job) {
   if (read.reservation == nullptr) return job();
-  if (absl::Status posted = scans_.Post(std::move(job)); !posted.ok()) {
+  if (absl::Status posted = reads_.scans().Post(std::move(job)); !posted.ok()) {
     read.reactor->Finish(ToGrpc(posted));
   }
 }
@@ -270,7 +245,8 @@ void KvServiceImpl::ReadLinearizable(R read) {
     Run(read, [this, read] {
       // Nobody is there any more: spare the store a range that may be large.
       if (read.context->IsCancelled()) return read.reactor->Finish(grpc::Status::CANCELLED);
-      const absl::Status status = Evaluate(read);
+      const absl::Status status =
+          reads_.Evaluate(*read.request, read.terms.min_revision, read.reservation, read.response);
       // Freshness 5: the index was asked for after the arrival, so every write acknowledged before
       // the arrival is in the answer.
       AddFreshness(read.context, base::Elapsed(read.arrival, options_.clock->Sample()),
@@ -294,7 +270,8 @@ void KvServiceImpl::ReadSerializable(R read, bool may_refresh) {
   absl::Status status;
   std::optional<absl::Duration> age = age_of(claim);
   if (!too_old(age)) {
-    status = Evaluate(read);
+    status =
+        reads_.Evaluate(*read.request, read.terms.min_revision, read.reservation, read.response);
     age = age_of(claim);
   }
   if (status.ok() && too_old(age)) {
@@ -311,51 +288,6 @@ void KvServiceImpl::ReadSerializable(R read, bool may_refresh) {
   AddFreshness(read.context, age, node_->status().role == raft::Role::kLeader);
   AddIncarnation(read.context, machine_->incarnation());
   read.reactor->Finish(ToGrpc(status));
-}
-
-template <class R>
-absl::Status KvServiceImpl::Evaluate(const R& read) {
-  const std::shared_ptr<storage::MvccStore> store = machine_->store();
-  const std::unique_ptr<storage::MvccStore::View> view = store->NewView();
-  const int64_t revision = view->applied().revision;
-  if (revision < read.terms.min_revision) return Behind(revision, read.terms.min_revision);
-  if (absl::Status status = admission_->CheckTrust(); !status.ok()) return status;
-  std::function<bool(size_t)> take;
-  if (read.reservation != nullptr) {
-    take = [reservation = read.reservation](size_t bytes) { return reservation->Grow(bytes); };
-  }
-  const absl::Status status = ReadOn(*view, *read.request, take, read.response);
-  StopIfDamaged(status);
-  if (!status.ok() && read.reservation != nullptr && read.reservation->refused()) {
-    return absl::ResourceExhaustedError(
-        fmt::format("holdfast: large answers under way take the {} bytes that there are for them: "
-                    "try again, or page through the range with limit",
-                    options_.max_answers_bytes));
-  }
-  if (!status.ok()) return status;
-  read.response->mutable_header()->set_revision(revision);
-  FillHeader(read.response->mutable_header());
-  return absl::OkStatus();
-}
-
-absl::Status KvServiceImpl::ReadOn(const storage::MvccStore::View& view,
-                                   const RangeRequest& request,
-                                   const std::function<bool(size_t)>& take,
-                                   RangeResponse* response) const {
-  storage::RangeOptions range = ToRangeOptions(request, options_.max_answer_bytes);
-  range.take = take;
-  storage::RangeResult result;
-  if (absl::Status status = view.Range(range, &result); !status.ok()) {
-    return ReadErrorForClient(status, options_.max_answer_bytes);
-  }
-  FillRangeResponse(std::move(result), response);
-  return absl::OkStatus();
-}
-
-absl::Status KvServiceImpl::ReadOn(const storage::MvccStore::View& view, const TxnRequest& request,
-                                   const std::function<bool(size_t)>& take,
-                                   TxnResponse* response) const {
-  return EvaluateReadOnly(request, view, options_.max_answer_bytes, take, response);
 }
 
 template <class Response>
@@ -377,7 +309,7 @@ ServerUnaryReactor* KvServiceImpl::ProposeWrite(CallbackServerContext* context, 
       AddIncarnation(context, machine_->incarnation());
       CHECK(result.response != nullptr);
       response->Swap(static_cast<Response*>(result.response.get()));
-      FillHeader(response->mutable_header());
+      reads_.FillHeader(response->mutable_header());
     }
     reactor->Finish(ToGrpc(result.status));
   });
@@ -398,7 +330,7 @@ ServerUnaryReactor* KvServiceImpl::Compact(CallbackServerContext* context,
   pipeline_->Propose(std::move(command), [this, response, reactor, physical](ApplyResult result) {
     if (!result.status.ok()) return reactor->Finish(ToGrpc(result.status));
     response->Swap(static_cast<CompactionResponse*>(result.response.get()));
-    FillHeader(response->mutable_header());
+    reads_.FillHeader(response->mutable_header());
     if (!physical) return reactor->Finish(grpc::Status::OK);
     ServerUnaryReactor* waiting = reactor;
     if (!flushes_.TryPush(std::move(waiting), 1)) {
@@ -406,12 +338,6 @@ ServerUnaryReactor* KvServiceImpl::Compact(CallbackServerContext* context,
     }
   });
   return reactor;
-}
-
-void KvServiceImpl::FillHeader(etcdserverpb::ResponseHeader* header) const {
-  header->set_cluster_id(options_.cluster_id);
-  header->set_member_id(options_.member_id);
-  header->set_raft_term(node_->status().term.value);
 }
 
 void KvServiceImpl::FlushLoop() {

@@ -42,6 +42,7 @@
 #include "base/clock.h"
 #include "replication/raft_node.h"
 #include "server/admission.h"
+#include "server/kv_reads.h"
 #include "server/request_pipeline.h"
 #include "server/state_machine.h"
 
@@ -91,6 +92,8 @@ class KvService {
   // limit above max_request_bytes, as etcd does by 512 KiB, so that a request a little too large
   // gets etcd's own refusal.
   virtual grpc::Service* service() = 0;
+  // For other doors: they share its threads and limits. As long-lived as the service.
+  virtual KvReads* reads() = 0;
 
   // Answers what waits for a flush, and ends the thread. Before the gRPC server is shut down, or it
   // would wait for those calls; after it no call is left waiting here. Idempotent.

@@ -4,8 +4,10 @@
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
+#include <memory>
 #include <mutex>
 #include <optional>
+#include <string>
 #include <thread>
 #include <utility>
 
@@ -62,6 +64,7 @@ class RequestPipelineImpl : public RequestPipeline {
   uint64_t origin() const override { return options_.origin; }
 
   void Propose(Command command, Done done) override;
+  void ProposeBatch(absl::Span<Command* const> commands, BatchDone done) override;
   void LinearizableRead(ReadDone done) override;
   void FreshClaim(absl::Duration max_age, absl::Duration timeout,
                   absl::AnyInvocable<void() &&> done) override;
@@ -79,6 +82,18 @@ class RequestPipelineImpl : public RequestPipeline {
     absl::btree_map<uint64_t, Waiter> waiting ABSL_GUARDED_BY(mutex);
     bool closed ABSL_GUARDED_BY(mutex) = false;
   };
+  // A batch under way: sequences first, first + 1 ... one for each slot.
+  struct Group {
+    uint64_t first = 0;
+    base::ClockSample start = {};
+    BatchDone done = {};          // on the responder thread that `first` selects
+    std::vector<bool> told = {};  // by slot; under groups_mutex_, as the next
+    size_t left = 0;
+  };
+  struct GroupResults {
+    std::shared_ptr<Group> group = nullptr;
+    std::vector<SlotResult> results = {};
+  };
   // Enough that gRPC's threads seldom meet the apply thread at one lock.
   static constexpr size_t kShards = 16;
 
@@ -87,6 +102,19 @@ class RequestPipelineImpl : public RequestPipeline {
     raft::RaftNode* node = node_.load(std::memory_order_acquire);
     CHECK(node != nullptr);
     return node;
+  }
+
+  // True, and the slot counts as told, if a group waits for it.
+  bool TakeSlot(uint64_t sequence, GroupResults* of) ABSL_EXCLUSIVE_LOCKS_REQUIRED(groups_mutex_);
+  bool Register(const std::shared_ptr<Group>& group);
+  void PostGroup(GroupResults results);
+  void TellAll(const std::shared_ptr<Group>& group, const absl::Status& status);
+  static std::vector<SlotResult> TakeRest(Group& group, const absl::Status& status);
+  // What a refusal by the node is told.
+  absl::Status RefusalOf(const absl::Status& status) const;
+  absl::Status GivenUp(const LeaderHistory& history, Verdict verdict,
+                       const base::ClockSample& start) const {
+    return verdict == Verdict::kLate ? history.TimeoutOf(start) : ErrTimeoutDueToConnectionLost();
   }
 
   // Registers a request; answers it at once, and returns false, if that can not be.
@@ -102,7 +130,9 @@ class RequestPipelineImpl : public RequestPipeline {
   void Sweep();
   void SweepShards(const LeaderHistory& history, const base::ClockSample& now,
                    absl::Duration leaderless);
-  Verdict Judge(const Waiter& waiter, const base::ClockSample& now,
+  void SweepGroups(const LeaderHistory& history, const base::ClockSample& now,
+                   absl::Duration leaderless);
+  Verdict Judge(const base::ClockSample& start, const base::ClockSample& now,
                 absl::Duration leaderless) const;
   void WakeSweeper();
 
@@ -112,6 +142,10 @@ class RequestPipelineImpl : public RequestPipeline {
   std::atomic<size_t> waiting_ = 0;
   std::atomic<bool> stopped_ = false;
   std::array<Shard, kShards> shards_;
+  absl::Mutex groups_mutex_;
+  // By `first`, which is by age.
+  absl::btree_map<uint64_t, std::shared_ptr<Group>> groups_ ABSL_GUARDED_BY(groups_mutex_);
+  bool groups_closed_ ABSL_GUARDED_BY(groups_mutex_) = false;
   Responders responders_;
 
   // The standard library's, and not Abseil's: its timed wait goes by the steady clock, so that a
@@ -145,6 +179,117 @@ void RequestPipelineImpl::Propose(Command command, Done done) {
   if (!Register(sequence, &done)) return;
   node()->Propose(std::move(payload),
                   [this, sequence](absl::Status status) { OnRefused(sequence, status); });
+}
+
+void RequestPipelineImpl::ProposeBatch(absl::Span<Command* const> commands, BatchDone done) {
+  if (commands.empty()) return;
+  const auto group = std::make_shared<Group>();
+  group->first = last_sequence_.fetch_add(commands.size()) + 1;
+  group->start = options_.clock->Sample();
+  group->done = std::move(done);
+  group->told.resize(commands.size());
+  group->left = commands.size();
+  if (!Register(group)) return;
+  // Too large ones are told apart first: what is proposed must lie close together.
+  std::vector<std::string> payloads;
+  std::vector<size_t> slots;  // of each payload
+  payloads.reserve(commands.size());
+  slots.reserve(commands.size());
+  GroupResults too_large{group};
+  for (size_t slot = 0; slot < commands.size(); ++slot) {
+    Command& command = *commands[slot];
+    command.set_origin(options_.origin);
+    command.set_sequence(group->first + slot);
+    CHECK(!command.has_member_attributes());  // see Propose
+    std::string payload = command.SerializeAsString();
+    if (payload.size() <= options_.max_request_bytes) {
+      payloads.push_back(std::move(payload));
+      slots.push_back(slot);
+      continue;
+    }
+    absl::MutexLock lock(&groups_mutex_);
+    if (!TakeSlot(group->first + slot, &too_large)) continue;
+    too_large.results.push_back({slot, {ErrRequestTooLarge(), nullptr}});
+  }
+  if (!too_large.results.empty()) PostGroup(std::move(too_large));
+  if (payloads.empty()) return;
+  node()->ProposeMany(std::move(payloads), [this, first = group->first, slots = std::move(slots)](
+                                               size_t payload, const absl::Status& status) {
+    GroupResults refused;
+    {
+      absl::MutexLock lock(&groups_mutex_);
+      if (!TakeSlot(first + slots[payload], &refused)) return;
+    }
+    refused.results.push_back({slots[payload], {RefusalOf(status), nullptr}});
+    PostGroup(std::move(refused));
+  });
+}
+
+bool RequestPipelineImpl::Register(const std::shared_ptr<Group>& group) {
+  const size_t count = group->left;
+  if (waiting_.fetch_add(count) + count > options_.max_waiting) {
+    waiting_.fetch_sub(count);
+    TellAll(group, ErrTooManyRequests());
+    return false;
+  }
+  bool closed = false;
+  {
+    absl::MutexLock lock(&groups_mutex_);
+    closed = groups_closed_;
+    if (!closed) groups_.emplace(group->first, group);
+  }
+  if (closed) {
+    waiting_.fetch_sub(count);
+    TellAll(group, ErrStopped());
+    return false;
+  }
+  if (!sweeping_.load()) WakeSweeper();
+  return true;
+}
+
+bool RequestPipelineImpl::TakeSlot(uint64_t sequence, GroupResults* of) {
+  const auto holds = [sequence](const Group& group) {
+    return sequence >= group.first && sequence - group.first < group.told.size();
+  };
+  if (of->group == nullptr || !holds(*of->group)) {
+    auto it = groups_.upper_bound(sequence);
+    if (it == groups_.begin()) return false;
+    --it;
+    if (!holds(*it->second)) return false;
+    of->group = it->second;
+  }
+  Group& group = *of->group;
+  const size_t slot = sequence - group.first;
+  if (group.told[slot]) return false;
+  group.told[slot] = true;
+  waiting_.fetch_sub(1, std::memory_order_relaxed);
+  if (--group.left == 0) groups_.erase(group.first);
+  return true;
+}
+
+void RequestPipelineImpl::PostGroup(GroupResults results) {
+  const uint64_t lane = results.group->first;
+  responders_.Post(lane, [results = std::move(results)]() mutable {
+    results.group->done(absl::MakeSpan(results.results));
+  });
+}
+
+std::vector<RequestPipeline::SlotResult> RequestPipelineImpl::TakeRest(Group& group,
+                                                                       const absl::Status& status) {
+  std::vector<SlotResult> rest;
+  rest.reserve(group.left);
+  for (size_t slot = 0; slot < group.told.size(); ++slot) {
+    if (group.told[slot]) continue;
+    group.told[slot] = true;
+    rest.push_back({slot, {status, nullptr}});
+  }
+  group.left = 0;
+  return rest;
+}
+
+// Of one that no other thread knows.
+void RequestPipelineImpl::TellAll(const std::shared_ptr<Group>& group, const absl::Status& status) {
+  PostGroup({group, TakeRest(*group, status)});
 }
 
 void RequestPipelineImpl::LinearizableRead(ReadDone done) {
@@ -213,9 +358,13 @@ void RequestPipelineImpl::Answer(uint64_t sequence, ApplyResult result) {
 }
 
 void RequestPipelineImpl::OnRefused(uint64_t sequence, const absl::Status& status) {
+  Answer(sequence, {RefusalOf(status), nullptr});
+}
+
+absl::Status RequestPipelineImpl::RefusalOf(const absl::Status& status) const {
   CHECK(!status.ok());
-  if (absl::IsResourceExhausted(status)) return Answer(sequence, {ErrTooManyRequests(), nullptr});
-  Answer(sequence, {stopped_.load() ? ErrStopped() : ErrNoLeader(), nullptr});
+  if (absl::IsResourceExhausted(status)) return ErrTooManyRequests();
+  return stopped_.load() ? ErrStopped() : ErrNoLeader();
 }
 
 void RequestPipelineImpl::OnReadIndex(uint64_t sequence, const absl::StatusOr<Index>& index) {
@@ -229,7 +378,32 @@ void RequestPipelineImpl::OnReadIndex(uint64_t sequence, const absl::StatusOr<In
 
 void RequestPipelineImpl::Complete(std::vector<Completion> completions) {
   std::vector<std::vector<Responders::Job>> jobs(responders_.threads());
-  for (Completion& completion : completions) {
+  // A group's results lie close together, in their order: it is looked up once for each run.
+  std::vector<GroupResults> groups;
+  std::vector<Completion*> single;
+  {
+    absl::MutexLock lock(&groups_mutex_);
+    GroupResults of;
+    for (Completion& completion : completions) {
+      if (groups_.empty() && of.group == nullptr) {
+        single.push_back(&completion);
+        continue;
+      }
+      if (!TakeSlot(completion.sequence, &of)) {
+        single.push_back(&completion);
+        continue;
+      }
+      if (groups.empty() || groups.back().group != of.group) groups.push_back({of.group});
+      groups.back().results.push_back(
+          {completion.sequence - of.group->first, std::move(completion.result)});
+    }
+  }
+  for (GroupResults& of : groups) {
+    jobs[of.group->first % jobs.size()].push_back(
+        [of = std::move(of)]() mutable { of.group->done(absl::MakeSpan(of.results)); });
+  }
+  for (Completion* one : single) {
+    Completion& completion = *one;
     std::optional<Done> done = Take(completion.sequence);
     if (!done.has_value()) continue;  // given up before: its outcome was told as unknown
     jobs[completion.sequence % jobs.size()].push_back(
@@ -267,7 +441,9 @@ void RequestPipelineImpl::Sweep() {
       const base::ClockSample now = options_.clock->Sample();
       history.Observe(status, now, first);
       first = false;
-      SweepShards(history, now, status.leader ? absl::ZeroDuration() : status.leaderless);
+      const absl::Duration leaderless = status.leader ? absl::ZeroDuration() : status.leaderless;
+      SweepShards(history, now, leaderless);
+      SweepGroups(history, now, leaderless);
       lock.lock();
       sweep_wake_.wait_for(lock, absl::ToChronoNanoseconds(options_.sweep_interval),
                            [this] { return sweep_stop_; });
@@ -282,23 +458,40 @@ void RequestPipelineImpl::SweepShards(const LeaderHistory& history, const base::
     {
       absl::MutexLock lock(&shard.mutex);
       auto it = shard.waiting.begin();
-      while (it != shard.waiting.end() && Judge(it->second, now, leaderless) != Verdict::kWait) {
+      while (it != shard.waiting.end() &&
+             Judge(it->second.start, now, leaderless) != Verdict::kWait) {
         given_up.emplace_back(it->first, std::move(it->second));
         it = shard.waiting.erase(it);
       }
     }
     waiting_.fetch_sub(given_up.size());
     for (auto& [sequence, waiter] : given_up) {
-      const bool late = Judge(waiter, now, leaderless) == Verdict::kLate;
-      Post(sequence, std::move(waiter.done),
-           {late ? history.TimeoutOf(waiter.start) : ErrTimeoutDueToConnectionLost(), nullptr});
+      const Verdict verdict = Judge(waiter.start, now, leaderless);
+      Post(sequence, std::move(waiter.done), {GivenUp(history, verdict, waiter.start), nullptr});
     }
   }
 }
 
-Verdict RequestPipelineImpl::Judge(const Waiter& waiter, const base::ClockSample& now,
+void RequestPipelineImpl::SweepGroups(const LeaderHistory& history, const base::ClockSample& now,
+                                      absl::Duration leaderless) {
+  std::vector<GroupResults> given_up;
+  {
+    absl::MutexLock lock(&groups_mutex_);
+    while (!groups_.empty()) {
+      const std::shared_ptr<Group> group = groups_.begin()->second;
+      const Verdict verdict = Judge(group->start, now, leaderless);
+      if (verdict == Verdict::kWait) break;
+      waiting_.fetch_sub(group->left);
+      given_up.push_back({group, TakeRest(*group, GivenUp(history, verdict, group->start))});
+      groups_.erase(groups_.begin());
+    }
+  }
+  for (GroupResults& of : given_up) PostGroup(std::move(of));
+}
+
+Verdict RequestPipelineImpl::Judge(const base::ClockSample& start, const base::ClockSample& now,
                                    absl::Duration leaderless) const {
-  const absl::Duration age = base::Elapsed(waiter.start, now);
+  const absl::Duration age = base::Elapsed(start, now);
   if (age >= options_.request_timeout) return Verdict::kLate;
   const absl::Duration grace = options_.election_timeout * options_.leaderless_grace;
   return leaderless > grace && age > grace ? Verdict::kLeaderless : Verdict::kWait;
@@ -325,6 +518,16 @@ void RequestPipelineImpl::Stop() {
       Post(sequence, std::move(waiter.done), {ErrStopped(), nullptr});
     }
   }
+  std::vector<GroupResults> stopped;
+  {
+    absl::MutexLock lock(&groups_mutex_);
+    groups_closed_ = true;
+    for (const auto& [first, group] : std::exchange(groups_, {})) {
+      waiting_.fetch_sub(group->left);
+      stopped.push_back({group, TakeRest(*group, ErrStopped())});
+    }
+  }
+  for (GroupResults& of : stopped) PostGroup(std::move(of));
   responders_.Stop();
 }
 

@@ -9,8 +9,9 @@
 // Lifetime: the node holds callbacks into the pipeline, so the pipeline must outlive it; and Stop
 // comes before the node is destroyed, as does the last call of Propose, LinearizableRead and
 // FreshClaim.
-// Limits: `max_waiting` proposals and reads; beyond it kTooManyRequests at once. The responders'
-// queues hold answers of waiting requests only, so the same limit bounds them.
+// Limits: `max_waiting` proposals (each of a batch counts) and reads; beyond it kTooManyRequests at
+// once. The responders' queues hold answers of waiting requests only, so the same limit bounds
+// them.
 #pragma once
 
 #include <cstdint>
@@ -21,6 +22,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "absl/types/span.h"
 #include "base/clock.h"
 #include "holdfast/command.pb.h"
 #include "replication/raft_node.h"
@@ -68,6 +70,17 @@ class RequestPipeline {
   // ErrStopped for what waited when Stop came).
   using Done = absl::AnyInvocable<void(ApplyResult) &&>;
   virtual void Propose(holdfast::command::v1::Command command, Done done) = 0;
+
+  // As Propose for each command, in this order, at the price of about one: sets origin and sequence
+  // in the commands and encodes them; they are not needed after the call. `done` is called with
+  // results until each slot was told exactly once, a few at a time, never two calls at once.
+  struct SlotResult {
+    size_t slot = 0;
+    ApplyResult result = {};
+  };
+  using BatchDone = absl::AnyInvocable<void(absl::Span<SlotResult> results)>;
+  virtual void ProposeBatch(absl::Span<holdfast::command::v1::Command* const> commands,
+                            BatchDone done) = 0;
 
   // `done` with OK once a read of the applied state is linearizable.
   using ReadDone = absl::AnyInvocable<void(absl::Status) &&>;

@@ -25,6 +25,7 @@
 #include "server/data_dir.h"
 #include "server/divergence_checker.h"
 #include "server/election_service.h"
+#include "server/exchange_service.h"
 #include "server/fatal.h"
 #include "server/identity.h"
 #include "server/join.h"
@@ -162,6 +163,7 @@ class ServerImpl : public Server {
   std::unique_ptr<Compactor> compactor_;
   std::unique_ptr<SessionClock> session_clock_;
   std::unique_ptr<KvService> kv_service_;
+  std::unique_ptr<ExchangeService> exchange_service_;  // uses kv_service_
   std::unique_ptr<LeaseService> lease_service_;
   std::unique_ptr<ClusterService> cluster_service_;
   std::unique_ptr<MemberService> member_service_;
@@ -507,6 +509,7 @@ void ServerImpl::RegisterMetrics() {
                                                     &applied_metrics_, &rpc_metrics_, providers);
   server_metrics_->Register(&metrics_);
   mirror_service_->RegisterMetrics(&metrics_);
+  exchange_service_->RegisterMetrics(&metrics_);
   rpc_metrics_.Register(&metrics_);
   AddProcessMetrics(&metrics_);
 }
@@ -518,6 +521,9 @@ absl::Status ServerImpl::OpenClientPort() {
                                    .max_request_bytes = config_.max_request_bytes,
                                    .on_fatal = on_fatal_},
                                   node_.get(), pipeline_.get(), machine_.get(), admission_.get());
+  exchange_service_ = ExchangeService::Create(
+      {.max_txn_ops = config_.max_txn_ops, .max_request_bytes = config_.max_request_bytes},
+      node_.get(), pipeline_.get(), machine_.get(), admission_.get(), kv_service_->reads());
   lease_service_ = LeaseService::Create({.heartbeat_interval = config_.heartbeat_interval,
                                          .election_timeout = config_.election_timeout,
                                          .on_fatal = on_fatal_},
@@ -554,10 +560,10 @@ absl::Status ServerImpl::OpenClientPort() {
        .urls = config_.listen_client_urls,
        .metrics_flag = kMetricsFlag,
        .metrics_urls = config_.listen_metrics_urls,
-       .services = {kv_service_->service(), watch_service_->service(), lease_service_->service(),
-                    cluster_service_.get(), member_service_.get(), maintenance_service_.get(),
-                    election_service_.get(), lock_service_.get(), mirror_service_->service(),
-                    session_service_.get()},
+       .services = {kv_service_->service(), exchange_service_->service(), watch_service_->service(),
+                    lease_service_->service(), cluster_service_.get(), member_service_.get(),
+                    maintenance_service_.get(), election_service_.get(), lock_service_.get(),
+                    mirror_service_->service(), session_service_.get()},
        .max_request_bytes = config_.max_request_bytes,
        .health = HealthOf(),
        .rpc_metrics = &rpc_metrics_,
@@ -603,6 +609,7 @@ void ServerImpl::CloseClientPort() {
     waiting_calls_->StopAll();
     waiting_calls_->Drain(kStopGrace);
   }
+  if (exchange_service_ != nullptr) exchange_service_->Stop();
   if (kv_service_ != nullptr) kv_service_->Stop();
   if (lease_service_ != nullptr) lease_service_->Stop();
   if (lessor_ != nullptr) lessor_->Stop();

@@ -30,6 +30,20 @@ bool Take(std::string_view* text, int base, bool last, uint64_t* number) {
   return true;
 }
 
+absl::Status CheckNumbers(const command::v1::SessionStamp& stamp, std::string_view text) {
+  if (stamp.session() == 0 || stamp.lowest_unacknowledged() == 0) return Malformed(text, "no session and no sequence is 0");
+  if (stamp.lowest_unacknowledged() > stamp.sequence()) {
+    return Malformed(text, "the lowest unacknowledged sequence is at most this one");
+  }
+  if (stamp.sequence() - stamp.lowest_unacknowledged() >= kSessionWindow) {
+    return Malformed(text,
+                     fmt::format("at most {} writes may be unacknowledged: wait for the answer of "
+                                 "the oldest",
+                                 kSessionWindow));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<command::v1::SessionStamp> ParseSessionStamp(std::string_view text) {
@@ -39,22 +53,19 @@ absl::StatusOr<command::v1::SessionStamp> ParseSessionStamp(std::string_view tex
       !Take(&rest, 10, false, &lowest) || !Take(&rest, 16, true, &digest)) {
     return Malformed(text, "write four numbers with '-' between them");
   }
-  if (session == 0 || lowest == 0) return Malformed(text, "no session and no sequence is 0");
-  if (lowest > sequence) {
-    return Malformed(text, "the lowest unacknowledged sequence is at most this one");
-  }
-  if (sequence - lowest >= kSessionWindow) {
-    return Malformed(text,
-                     fmt::format("at most {} writes may be unacknowledged: wait for the answer of "
-                                 "the oldest",
-                                 kSessionWindow));
-  }
   command::v1::SessionStamp stamp;
   stamp.set_session(session);
   stamp.set_sequence(sequence);
   stamp.set_lowest_unacknowledged(lowest);
   stamp.set_digest(digest);
+  if (absl::Status status = CheckNumbers(stamp, text); !status.ok()) return status;
   return stamp;
+}
+
+absl::Status CheckSessionStamp(const command::v1::SessionStamp& stamp) {
+  if (CheckNumbers(stamp, "").ok()) return absl::OkStatus();
+  return CheckNumbers(stamp, fmt::format("{:x}-{}-{}-{:x}", stamp.session(), stamp.sequence(),
+                                         stamp.lowest_unacknowledged(), stamp.digest()));
 }
 
 absl::StatusOr<std::optional<command::v1::SessionStamp>> SessionStampOf(

@@ -17,6 +17,9 @@ namespace holdfast::server {
 // InvalidArgument: not of this form, or of numbers that no session could have.
 absl::StatusOr<command::v1::SessionStamp> ParseSessionStamp(std::string_view text);
 
+// The same for one that came as a message.
+absl::Status CheckSessionStamp(const command::v1::SessionStamp& stamp);
+
 // nullopt: the caller sent none. InvalidArgument: malformed, or more than one.
 absl::StatusOr<std::optional<command::v1::SessionStamp>> SessionStampOf(
     const grpc::CallbackServerContext& context);

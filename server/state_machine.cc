@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "base/strings.h"
 #include "server/apply_command.h"
+#include "server/command_keys.h"
 #include "server/db_directory.h"
 #include "storage/damage.h"
 
@@ -184,6 +185,8 @@ class KvStateMachineImpl : public KvStateMachine {
   void NewWriter(MvccStore& store);
   // True: somebody listens to the events of the batch that begins.
   bool ChooseEventListeners();
+  // Looks up at once what the commands will look up one by one.
+  void Prefetch(absl::Span<const raft::EntryRef> entries);
   absl::Status ReloadRecords();
 
   const Options options_;
@@ -192,8 +195,9 @@ class KvStateMachineImpl : public KvStateMachine {
   std::atomic<uint64_t> applied_;
   // Apply thread. Of store_: goes before it.
   std::unique_ptr<MvccStore::Writer> writer_;
-  Command command_;  // apply thread; kept for its memory
-  AlarmSet alarms_;  // apply thread; as the writer's state has them
+  Command command_;                     // apply thread; kept for its memory
+  std::vector<std::string_view> keys_;  // apply thread; scratch of Prefetch
+  AlarmSet alarms_;                     // apply thread; as the writer's state has them
   std::vector<ApplyListener*> listeners_;
   // Apply thread: who gets the events of the batch under way, in the order of listeners_.
   std::vector<ApplyListener*> event_listeners_;
@@ -209,6 +213,7 @@ absl::Status KvStateMachineImpl::Apply(absl::Span<const raft::EntryRef> entries)
   std::vector<RequestPipeline::Completion> completions;
   ApplyEffects effects;
   const bool events = ChooseEventListeners();
+  Prefetch(entries);
   Index last = applied();
   for (const raft::EntryRef& entry : entries) {
     // Nothing is applied twice, and nothing is left out.
@@ -280,6 +285,15 @@ bool KvStateMachineImpl::ChooseEventListeners() {
     }
   }
   return !event_listeners_.empty();
+}
+
+void KvStateMachineImpl::Prefetch(absl::Span<const raft::EntryRef> entries) {
+  if (entries.size() < 2) return;
+  keys_.clear();
+  for (const raft::EntryRef& entry : entries) {
+    if (entry->type == storage::EntryType::kNormal) AppendCommandKeys(entry->payload, &keys_);
+  }
+  writer_->Prefetch(keys_);
 }
 
 absl::Status KvStateMachineImpl::ReloadRecords() {

@@ -1,7 +1,7 @@
 #include "storage/mvcc_reader.h"
 
 #include <algorithm>
-
+#include <array>
 #include <utility>
 
 #include <fmt/format.h>
@@ -44,27 +44,107 @@ std::string UserMetaKey(std::string_view key) {
 }
 
 RecordReader::RecordReader(const Database& database, const rocksdb::Snapshot* snapshot,
-                           const RecordOverlay* overlay, RecentRecords* recent)
-    : database_(database), overlay_(overlay), recent_(recent) {
+                           int64_t revision, const RecordOverlay* overlay)
+    : database_(database), overlay_(overlay), revision_(revision) {
   options_.snapshot = snapshot;
 }
 
-absl::StatusOr<bool> RecordReader::FindBase(std::string_view key, FoundRecord* found) const {
-  found->pin.Reset();
-  if (recent_ != nullptr) {
-    if (const auto recent = recent_->Find(key); recent.has_value()) {
-      found->bytes = *recent;
-      CHECK(DecodeRecord(found->bytes, &found->record));
-      return true;
+absl::Status RecordReader::FindMany(
+    absl::Span<const std::string_view> keys,
+    absl::FunctionRef<bool(size_t index, const FoundRecord* found)> visit) const {
+  std::vector<size_t> unknown;
+  FoundRecord found;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    bool exists = false;
+    if (FindCached(keys[i], &found, &exists)) {
+      if (!visit(i, exists ? &found : nullptr)) return absl::OkStatus();
+    } else {
+      unknown.push_back(i);
     }
   }
+  return unknown.empty() ? absl::OkStatus() : FindManyInDatabase(keys, std::move(unknown), visit);
+}
+
+absl::Status RecordReader::FindManyInDatabase(
+    absl::Span<const std::string_view> keys, std::vector<size_t> order,
+    absl::FunctionRef<bool(size_t index, const FoundRecord* found)> visit) const {
+  // Sorted: neighbours lie in one block, and share its index and its filter.
+  std::sort(order.begin(), order.end(), [&keys](size_t a, size_t b) { return keys[a] < keys[b]; });
+  rocksdb::ReadOptions options = options_;
+  // What lies behind it in a chunk is left out (Aborted), and then read one by one.
+  options.value_size_soft_limit = kManyBytesMax;
+
+  const size_t chunk = std::min(order.size(), kManyKeys);
+  std::vector<rocksdb::Slice> slices(chunk);
+  std::vector<rocksdb::PinnableSlice> pins(chunk);
+  std::vector<rocksdb::Status> statuses(chunk);
+  std::vector<size_t> ends(chunk);  // in `order`, of the indexes of one key
+  FoundRecord found;
+  for (size_t at = 0; at < order.size();) {
+    const size_t begin = at;
+    size_t n = 0;
+    for (; n < chunk && at < order.size(); ++n) {
+      const std::string_view key = keys[order[at]];
+      while (at < order.size() && keys[order[at]] == key) ++at;
+      slices[n] = rocksdb::Slice(key);
+      ends[n] = at;
+      pins[n].Reset();
+    }
+    database_.db()->MultiGet(options, database_.current(), n, slices.data(), pins.data(),
+                             statuses.data(), /*sorted_input=*/true);
+    size_t index = begin;
+    for (size_t i = 0; i < n; ++i) {
+      const std::string_view key = slices[i].ToStringView();
+      bool exists = statuses[i].ok();
+      if (statuses[i].IsAborted()) {
+        statuses[i] = database_.db()->Get(options_, database_.current(), slices[i], &found.pin);
+        exists = statuses[i].ok();
+        found.bytes = found.pin.ToStringView();
+      } else {
+        found.bytes = pins[i].ToStringView();
+      }
+      if (!exists && !statuses[i].IsNotFound()) return ToStatus(statuses[i], "cannot read a key");
+      if (exists && !DecodeRecord(found.bytes, &found.record)) return Undecodable("record", key);
+      database_.records().Offer(key, exists ? found.bytes : std::string_view(), revision_);
+      for (; index < ends[i]; ++index) {
+        if (!visit(order[index], exists ? &found : nullptr)) return absl::OkStatus();
+      }
+      pins[i].Reset();
+      found.pin.Reset();
+    }
+  }
+  return absl::OkStatus();
+}
+
+bool RecordReader::FindCached(std::string_view key, FoundRecord* found, bool* exists) const {
+  found->pin.Reset();
+  switch (database_.records().Find(key, revision_, found->pin.GetSelf())) {
+    case RecordCache::Answer::kUnknown:
+      return false;
+    case RecordCache::Answer::kNone:
+      *exists = false;
+      return true;
+    case RecordCache::Answer::kFound:
+      break;
+  }
+  found->pin.PinSelf();
+  found->bytes = found->pin.ToStringView();
+  CHECK(DecodeRecord(found->bytes, &found->record));
+  *exists = true;
+  return true;
+}
+
+absl::StatusOr<bool> RecordReader::FindBase(std::string_view key, FoundRecord* found) const {
+  bool exists = false;
+  if (FindCached(key, found, &exists)) return exists;
   const rocksdb::Status status =
       database_.db()->Get(options_, database_.current(), rocksdb::Slice(key), &found->pin);
-  if (status.IsNotFound()) return false;
-  if (!status.ok()) return ToStatus(status, "cannot read a key");
-  found->bytes = found->pin.ToStringView();
-  if (!DecodeRecord(found->bytes, &found->record)) return Undecodable("record", key);
-  return true;
+  if (!status.ok() && !status.IsNotFound()) return ToStatus(status, "cannot read a key");
+  exists = status.ok();
+  found->bytes = exists ? found->pin.ToStringView() : std::string_view();
+  if (exists && !DecodeRecord(found->bytes, &found->record)) return Undecodable("record", key);
+  database_.records().Offer(key, found->bytes, revision_);
+  return exists;
 }
 
 absl::StatusOr<bool> RecordReader::FindNewest(std::string_view key, FoundRecord* found) const {

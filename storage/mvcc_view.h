@@ -42,6 +42,9 @@ class RocksView : public MvccStore::View {
   const AppliedState& applied() const override { return pinned_->state(); }
   absl::Status Range(const RangeOptions& options, RangeResult* result) const override;
   absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const override;
+  absl::Status GetMany(
+      absl::Span<const std::string_view> keys,
+      absl::FunctionRef<bool(size_t index, const KeyValueView* kv)> visit) const override;
   absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const override;
   absl::Status ScanMeta(std::string_view prefix, std::string_view from,
                         const MvccStore::MetaVisitor& visit) const override;

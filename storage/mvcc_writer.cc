@@ -12,13 +12,16 @@ namespace {
 // A batch that was larger than this gives its memory back after the commit.
 constexpr size_t kBatchBytesKeptMax = size_t{4} << 20;
 
+// Fewer keys are looked up one by one: there is nothing to share.
+constexpr size_t kPrefetchKeysMin = 2;
+
 }  // namespace
 
 RocksWriter::RocksWriter(const Database& database, const AppliedState& base, CommitFn commit)
     : database_(database),
       commit_(std::move(commit)),
       state_(base),
-      reader_(database, /*snapshot=*/nullptr, &records_, &recent_) {}
+      reader_(database, /*snapshot=*/nullptr, kNewest, &records_) {}
 
 void RocksWriter::BeginRevision() {
   CHECK(!open_);
@@ -39,6 +42,18 @@ ModRevision RocksWriter::NextMod() {
   CHECK(open_);
   CHECK(next_sub_ < UINT32_MAX);
   return {state_.revision + 1, next_sub_++};
+}
+
+void RocksWriter::Prefetch(absl::Span<const std::string_view> keys) {
+  CHECK(!open_);
+  if (keys.size() < kPrefetchKeysMin) return;
+  missing_.clear();
+  for (const std::string_view key : keys) {
+    if (records_.Find(key) == nullptr) missing_.push_back(key);
+  }
+  // It lands in the record cache. An error is not lost: whoever needs the key looks for it himself,
+  // and meets it.
+  reader_.FindMany(missing_, [](size_t, const FoundRecord*) { return true; }).IgnoreError();
 }
 
 absl::Status RocksWriter::Append(std::string_view key, const Record& record,
@@ -223,8 +238,10 @@ absl::Status RocksWriter::Commit(Index index, Term term) {
   state_.index = index;
   state_.term = term;
   if (absl::Status status = FillBatch(); !status.ok()) return status;
+  RecordCache& cache = database_.records();
+  for (const auto& [key, newest] : records_.records()) cache.Withdraw(key, state_.revision);
   if (absl::Status status = commit_(&batch_, state_); !status.ok()) return status;
-  for (const auto& [key, newest] : records_.records()) recent_.Store(key, newest->bytes);
+  for (const auto& [key, newest] : records_.records()) cache.Store(key, newest->bytes);
   Clear();
   return absl::OkStatus();
 }

@@ -21,7 +21,6 @@
 #include "storage/mvcc_database.h"
 #include "storage/mvcc_overlay.h"
 #include "storage/mvcc_reader.h"
-#include "storage/mvcc_recent.h"
 #include "storage/mvcc_store.h"
 
 namespace holdfast::storage::mvcc {
@@ -40,6 +39,7 @@ class RocksWriter : public MvccStore::Writer {
   int64_t compact_revision() const override { return state_.compact_revision; }
   void BeginRevision() override;
   bool EndRevision() override;
+  void Prefetch(absl::Span<const std::string_view> keys) override;
   absl::Status Put(std::string_view key, std::string_view value, int64_t lease,
                    std::optional<KeyValue>* prev) override;
   absl::StatusOr<int64_t> DeleteRange(std::string_view key, std::string_view range_end,
@@ -77,12 +77,12 @@ class RocksWriter : public MvccStore::Writer {
   bool open_ = false;      // between BeginRevision and EndRevision
   uint32_t next_sub_ = 0;  // of the open revision; 0: nothing written in it
   RecordOverlay records_;
-  RecentRecords recent_;
   MetaOverlay metas_;  // by key of the meta family, prefix byte included
   EventSink sink_;
   rocksdb::WriteBatch batch_;
   RecordReader reader_;
-  FoundRecord previous_;  // scratch of Put
+  FoundRecord previous_;                   // scratch of Put
+  std::vector<std::string_view> missing_;  // scratch of Prefetch
 };
 
 }  // namespace holdfast::storage::mvcc

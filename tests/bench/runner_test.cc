@@ -231,7 +231,7 @@ TEST_F(GrpcRunTest, PutsReachTheServerOverSeparateConnections) {
 
 TEST_F(GrpcRunTest, GetsOfMissingKeysAreTold) {
   RunPlan plan = Plan(1, 500);
-  plan.serializable = true;
+  plan.read = ReadLevel::kSerializable;
   const RunResult result = RunPlanned(plan);
   EXPECT_EQ(result.stats.ok(), 500u);
   EXPECT_EQ(result.stats.not_found(), 500u);

@@ -374,6 +374,31 @@ TEST(RaftNode, ThousandsOfProposalsKeepTheirOrder) {
   }
 }
 
+TEST(RaftNode, BatchesFromLeaderAndFollowersKeepTheirOrder) {
+  Net net;
+  net.Leader(NodeId(1));
+  for (int batch = 0; batch < 50; ++batch) {
+    for (uint64_t i = 1; i <= 3; ++i) {
+      std::vector<std::string> payloads;
+      for (int k = 0; k < 100; ++k) {
+        payloads.push_back(std::to_string(i) + ":" + std::to_string(batch * 100 + k));
+      }
+      net.node(NodeId(i))->ProposeMany(std::move(payloads), [](size_t slot, const absl::Status& s) {
+        FAIL() << slot << ": " << s;
+      });
+    }
+  }
+  for (uint64_t at = 1; at <= 3; ++at) {
+    for (uint64_t i = 1; i <= 3; ++i) {
+      net.machine(NodeId(at))->WaitForPayload(std::to_string(i) + ":4999");
+    }
+    std::map<char, int> next;
+    for (const std::string& payload : net.machine(NodeId(at))->payloads()) {
+      EXPECT_EQ(payload.substr(2), std::to_string(next[payload[0]]++));
+    }
+  }
+}
+
 TEST(RaftNode, EveryMemberClaimsAFreshAge) {
   Net net;
   net.Leader(NodeId(1));

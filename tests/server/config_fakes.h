@@ -247,6 +247,14 @@ class FakePipeline : public RequestPipeline {
     if (result.status.ok()) Apply(command, &result);
     std::move(done)(std::move(result));
   }
+  void ProposeBatch(absl::Span<command::v1::Command* const> commands, BatchDone done) override {
+    for (size_t slot = 0; slot < commands.size(); ++slot) {
+      Propose(*commands[slot], [&done, slot](ApplyResult result) {
+        SlotResult told{slot, std::move(result)};
+        done(absl::MakeSpan(&told, 1));
+      });
+    }
+  }
   void LinearizableRead(ReadDone done) override {
     ++reads_;
     std::move(done)(read_status_);
