@@ -11,7 +11,7 @@
 #define XXH_INLINE_ALL  // no shared object for users of the library
 #include <xxhash.h>
 
-#include "absl/synchronization/notification.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "base/check.h"
 #include "base/rng.h"
 #include "base/strings.h"
@@ -83,26 +83,50 @@ void WriteSessions::Pump(Work* work) {
     const std::shared_ptr<Job> job = waiting_.front();
     if (!enabled_) {
       // As below, without a stamp.
-    } else if (current_ == nullptr) {
-      if (opening_for_ == nullptr) work->open_for = opening_for_ = job;
-      return;
-    } else if (!current_->open.empty() &&
-               current_->next - current_->open.begin()->first >= current_->window) {
-      if (current_->open.begin()->second) return;  // its answer makes room
-      // The oldest is one that nobody asks for now. It stays where it is, and new writes go on
-      // elsewhere.
-      current_ = nullptr;
-      continue;
-    } else {
-      job->session = current_;
-      job->sequence = current_->next++;
+    } else if (const std::shared_ptr<Session> session = FindRoom(); session != nullptr) {
+      job->session = session;
+      job->sequence = session->next++;
       ++job->stamps;
-      current_->open.emplace(job->sequence, true);
+      // At its end, for sequences only grow.
+      session->open.emplace_hint(session->open.end(), job->sequence, true);
+    } else {
+      const bool may_open = sessions_.empty() ||
+                            (sessions_.size() < kSessionsMax && Steady::now() >= open_not_before_);
+      if (may_open && opening_for_ == nullptr) work->open_for = opening_for_ = job;
+      return;  // a session that is opened, or an answer, makes room
     }
     waiting_.pop_front();
     if (job->timer != nullptr) std::exchange(job->timer, nullptr)->Cancel();
     work->launch.push_back(job);
   }
+}
+
+std::shared_ptr<WriteSessions::Session> WriteSessions::FindRoom() {
+  // One is filled before the next is begun: a session that is not needed is not opened.
+  for (size_t i = 0; i < sessions_.size();) {
+    const size_t at = (filled_ + i) % sessions_.size();
+    const std::shared_ptr<Session>& session = sessions_[at];
+    if (session->has_room()) {
+      filled_ = at;
+      return session;
+    }
+    if (session->open.begin()->second) {
+      ++i;  // its answer makes room
+      continue;
+    }
+    // The oldest is one that nobody asks for now. It stays where it is, and new writes go on
+    // elsewhere.
+    Retire(session);
+    i = 0;
+  }
+  return nullptr;
+}
+
+void WriteSessions::Retire(const std::shared_ptr<Session>& session) {
+  if (!std::exchange(session->in_use, false)) return;
+  const std::shared_ptr<Session> kept = session;  // the argument may be the one that is erased
+  sessions_.erase(std::find(sessions_.begin(), sessions_.end(), kept));
+  filled_ = 0;
 }
 
 void WriteSessions::Do(Work work) {
@@ -142,16 +166,22 @@ void WriteSessions::OnOpened(const std::shared_ptr<Job>& job, uint64_t id, uint6
     absl::MutexLock lock(&mutex_);
     opening_for_ = nullptr;
     if (status.ok()) {
-      current_ = std::make_shared<Session>();
-      current_->id = id;
-      current_->window = window;
-    } else if (absl::IsUnimplemented(status)) {
+      auto session = std::make_shared<Session>();
+      session->id = id;
+      session->window = window;
+      session->in_use = true;
+      filled_ = sessions_.size();
+      sessions_.push_back(std::move(session));
+    } else if (absl::IsUnimplemented(status) && sessions_.empty()) {
       enabled_ = false;  // etcd: for good
     } else {
+      open_not_before_ = Steady::now() + absl::ToChronoNanoseconds(kOpenAgain);
       // If only this one's time was too short, the others go on trying in theirs.
-      const bool late = TimeTo(job->deadline) <= absl::ZeroDuration() && !closing_;
+      // So do all whose writes may go into a session that is open.
+      const bool late =
+          (TimeTo(job->deadline) <= absl::ZeroDuration() || !sessions_.empty()) && !closing_;
       for (auto it = waiting_.begin(); it != waiting_.end();) {
-        if (late && *it != job && TimeTo((*it)->deadline) > absl::ZeroDuration()) {
+        if (late && TimeTo((*it)->deadline) > absl::ZeroDuration()) {
           ++it;
           continue;
         }
@@ -190,21 +220,25 @@ void WriteSessions::CloseSession(uint64_t id, Call::Done done) {
 }
 
 void WriteSessions::Close() {
-  uint64_t id = 0;
+  std::vector<uint64_t> ids;
   {
     absl::MutexLock lock(&mutex_);
     closing_ = true;
-    if (current_ == nullptr || dispatcher_->router().QuorumGivenUp()) return;
-    // Writes under way would be refused for it, and end as unknown in any case.
-    for (const auto& [sequence, under_way] : current_->open) {
-      if (under_way) return;
+    if (dispatcher_->router().QuorumGivenUp()) return;
+    for (const auto& session : sessions_) {
+      // Writes under way would be refused for it, and end as unknown in any case.
+      const bool under_way =
+          std::ranges::any_of(session->open, [](const auto& one) { return one.second; });
+      if (!under_way) ids.push_back(session->id);
     }
-    id = current_->id;
-    current_ = nullptr;
+    for (const auto& session : sessions_) session->in_use = false;
+    sessions_.clear();
   }
-  absl::Notification closed;
-  CloseSession(id, [&closed](Call::Verdict) { closed.Notify(); });
-  closed.WaitForNotification();
+  absl::BlockingCounter closed(static_cast<int>(ids.size()));
+  for (const uint64_t id : ids) {
+    CloseSession(id, [&closed](Call::Verdict) { closed.DecrementCount(); });
+  }
+  closed.Wait();
 }
 
 // ---------------------------------------------------------------- a write's way
@@ -313,7 +347,7 @@ void WriteSessions::FailWaiting(const Jobs& jobs, const absl::Status& status) {
 
 void WriteSessions::Settle(const std::shared_ptr<Session>& session, uint64_t sequence, Work* work) {
   session->open.erase(sequence);
-  if (session->open.empty() && session != current_ && !session->dead && !closing_) {
+  if (session->open.empty() && !session->in_use && !session->dead && !closing_) {
     session->dead = true;
     work->close.push_back(session->id);
   }
@@ -321,7 +355,7 @@ void WriteSessions::Settle(const std::shared_ptr<Session>& session, uint64_t seq
 
 void WriteSessions::Abandon(const std::shared_ptr<Session>& session) {
   session->dead = true;
-  if (current_ == session) current_ = nullptr;
+  Retire(session);
 }
 
 uint64_t WriteSessions::Keep(const Job& job, Work* work) {

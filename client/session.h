@@ -1,9 +1,10 @@
 // Writes that take effect once (docs/sessions.md): the client's side of a session.
 //
-// A session is opened with the first write. Each write gets the next sequence, and keeps it however
-// often it is sent; what it may not be sure of, the store's session knows. A write whose outcome is
-// still unknown at its deadline is kept, within limits, so that it can be asked for once more;
-// until it is settled or given up, the store keeps everything from it on (`lowest unacknowledged`).
+// A session is opened with the first write, and further ones when more writes are under way than
+// the windows of those have room for. Each write gets the next sequence, and keeps it however often
+// it is sent; what it may not be sure of, the store's session knows. A write whose outcome is still
+// unknown at its deadline is kept, within limits, so that it can be asked for once more; until it
+// is settled or given up, the store keeps everything from it on (`lowest unacknowledged`).
 //
 // No write is ever put under a second stamp once a try of it may have taken effect: a session that
 // the store does not know any more cannot tell, and so the outcome stays unknown.
@@ -47,6 +48,11 @@ class WriteSessions {
   static constexpr size_t kUnresolvedBytesMax = size_t{16} << 20;
   // Writes that wait for a session, or for room in its window; each until its deadline at most.
   static constexpr size_t kWaitingMax = 10'000;
+  // Sessions at once. Each holds as many writes under way as its window has room for (the server
+  // says; 128), so one more is opened when all are full: many callers, many sessions.
+  static constexpr size_t kSessionsMax = 64;
+  // After a further session could not be opened, none is asked for until then.
+  static constexpr absl::Duration kOpenAgain = absl::Seconds(1);
   // What the destructor of the client spends on telling the store that the session is over.
   static constexpr absl::Duration kCloseWait = absl::Milliseconds(250);
 
@@ -73,7 +79,10 @@ class WriteSessions {
     uint64_t next = 1;
     // The sequences that are not settled; the value: a call is under way for it.
     std::map<uint64_t, bool> open = {};
-    bool dead = false;  // the store does not know it, or somebody else writes in it
+    bool dead = false;    // the store does not know it, or somebody else writes in it
+    bool in_use = false;  // new writes may go into it: it is in `sessions_`
+
+    bool has_room() const { return open.empty() || next - open.begin()->first < window; }
   };
   // A write on its way.
   struct Job {
@@ -117,6 +126,10 @@ class WriteSessions {
   // The sequence is settled, or given up.
   void Settle(const std::shared_ptr<Session>& session, uint64_t sequence, Work* work)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // One with room; null: all are full.
+  std::shared_ptr<Session> FindRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // New writes go elsewhere from now on.
+  void Retire(const std::shared_ptr<Session>& session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Abandon(const std::shared_ptr<Session>& session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t Keep(const Job& job, Work* work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FailWaiting(const Jobs& jobs, const absl::Status& status);
@@ -128,7 +141,9 @@ class WriteSessions {
   bool enabled_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<Job> opening_for_ ABSL_GUARDED_BY(mutex_);  // null: no session is being opened
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
-  std::shared_ptr<Session> current_ ABSL_GUARDED_BY(mutex_);  // null: none is open
+  std::vector<std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);  // for new writes
+  size_t filled_ ABSL_GUARDED_BY(mutex_) = 0;  // which of them took the last write
+  Steady::time_point open_not_before_ ABSL_GUARDED_BY(mutex_) = {};
   std::deque<std::shared_ptr<Job>> waiting_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, Unresolved> unresolved_ ABSL_GUARDED_BY(mutex_);  // by ticket: by age

@@ -55,6 +55,9 @@ std::shared_ptr<grpc::Channel> DoorMember::Connect() const {
   grpc::ChannelArguments arguments;
   arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
   arguments.SetMaxReceiveMessageSize(-1);
+  // What is on its way to a caller who does not read is little, and does not grow.
+  arguments.SetInt(GRPC_ARG_HTTP2_BDP_PROBE, 0);
+  arguments.SetInt(GRPC_ARG_HTTP2_STREAM_LOOKAHEAD_BYTES, 64 << 10);
   return grpc::CreateCustomChannel("127.0.0.1:" + std::to_string(port_),
                                    grpc::InsecureChannelCredentials(), arguments);
 }

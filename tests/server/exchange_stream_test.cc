@@ -243,7 +243,6 @@ class SmallParts : public ExchangeStreamTest {
 TEST_F(SmallParts, ALargeAnswerComesInPartsBetweenOthers) {
   constexpr size_t kSize = 1'400'000;
   PutValue("large", kSize);
-  PutValue("small", 10);
   auto caller = Open();
   ASSERT_TRUE(caller->AwaitLimits().has_value());
   caller->PauseReading();  // (one message more may come)
@@ -251,8 +250,13 @@ TEST_F(SmallParts, ALargeAnswerComesInPartsBetweenOthers) {
   Add(1, "range { key: 'large' }", &batch);
   Add(2, "range { key: 'large' serializable: true }", &batch);
   caller->Send(batch);
-  // Asked for when most of the parts are still to be sent.
-  for (uint64_t id = 3; id < 10; ++id) caller->Send(Request(id, "range { key: 'small' }"));
+  // Done when most of the parts are still to be sent: no more of them is on its way than a caller
+  // takes who does not read.
+  const int64_t before = revision();
+  for (uint64_t id = 3; id < 10; ++id) caller->Send(Request(id, "put { key: 'small' }"));
+  ASSERT_TRUE(Eventually([&] { return revision() == before + 7; }));
+  // Behind their replies on the one thread that hands out replies.
+  ASSERT_EQ(door().Call(Parse<ExchangeRequest>("put { key: 'small' }")).reply.code(), 0u);
   caller->GoOnReading();
   for (uint64_t id = 3; id < 10; ++id) {
     ASSERT_TRUE(caller->Await(id).has_value());
