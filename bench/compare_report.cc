@@ -193,30 +193,59 @@ std::string TableText(const Group& group) {
 
 // The figures behind the goals: what each step of each target reached.
 std::string StepsText(const Comparison& comparison) {
-  std::string text = fmt::format("\n  {:<18}{:<30}{:<26}{:<24}{:<24}{:<22}{}\n", "", "", "op/s",
-                                 "p50 ms", "p99 ms", "server CPU us/op", "errors");
+  std::vector<std::vector<std::string>> lines = {
+      {"", "", "op/s", "p50 ms", "p99 ms", "servers' CPU us/op", "others' cores", "errors"}};
   for (const ComparedTarget& target : comparison.targets) {
     for (const StepRuns& step : target.steps) {
       const auto runs = Succeeded(step);
       if (!step.step.probe.has_value() || runs.empty()) continue;
       const std::vector<Spread> spreads = SpreadOf(runs);
-      const auto cell = [&](const char* name) {
+      std::vector<std::string> line = {TargetName(target.target), step.step.Title()};
+      for (const char* name :
+           {"throughput", "latency_p50", "latency_p99", "server_cpu", "others_cpu", "errors"}) {
         const auto it = std::ranges::find_if(
             spreads, [name](const Spread& spread) { return spread.median.name == name; });
-        return it == spreads.end() ? std::string("-") : Cell(*it, runs.size());
-      };
-      text += fmt::format("  {:<18}{:<30}{:<26}{:<24}{:<24}{:<22}{}\n", TargetName(target.target),
-                          step.step.Title(), cell("throughput"), cell("latency_p50"),
-                          cell("latency_p99"), cell("server_cpu"), cell("errors"));
+        line.push_back(it == spreads.end() ? "-" : Cell(*it, runs.size()));
+      }
+      lines.push_back(std::move(line));
     }
   }
-  return text;
+  return "\n" + AlignedText(lines);
+}
+
+// What other programs took from the measurement; "" if it was let alone.
+std::string DisturbanceOf(const Comparison& comparison) {
+  size_t steps = 0;
+  size_t disturbed = 0;
+  double most = 0;
+  for (const ComparedTarget& target : comparison.targets) {
+    for (const StepRuns& step : target.steps) {
+      for (const std::vector<Metric>& run : Succeeded(step)) {
+        const auto others = std::ranges::find(run, "others_cpu", &Metric::name);
+        if (others == run.end()) continue;
+        ++steps;
+        most = std::max(most, others->value);
+        if (others->value > kUndisturbedCores) ++disturbed;
+      }
+    }
+  }
+  if (disturbed == 0) return "";
+  return fmt::format(
+      "DISTURBED: other programs took more than {} cores in {} of {} measurements, at most {:.2f} "
+      "cores; do not quote these figures",
+      kUndisturbedCores, disturbed, steps, most);
+}
+
+std::vector<std::string> AllNotes(const Options& options, const Comparison& comparison) {
+  std::vector<std::string> notes = NotesOf(options);
+  if (std::string text = DisturbanceOf(comparison); !text.empty()) notes.push_back(std::move(text));
+  return notes;
 }
 
 nlohmann::json ReportJson(const Options& options, const Hardware& hardware,
                           const Comparison& comparison) {
   nlohmann::json json = HeaderJson(options, hardware);
-  json["notes"] = NotesOf(options);
+  json["notes"] = AllNotes(options, comparison);
   json["wrong"] = comparison.wrong;
   json["seconds"] = comparison.seconds;
   for (const ComparedTarget& target : comparison.targets) {
@@ -255,7 +284,8 @@ BenchReport CompareReportOf(const Options& options, const Hardware& hardware,
     return report;
   }
   report.text = HeadOf(options, hardware, comparison);
-  for (const std::string& note : NotesOf(options)) report.text += "note      " + note + "\n";
+  for (const std::string& note : AllNotes(options, comparison))
+    report.text += "note      " + note + "\n";
   for (const Group& group : GroupsOf(options, comparison)) report.text += TableText(group);
   if (options.compare.goals) {
     report.text += StepsText(comparison);
@@ -269,7 +299,7 @@ HtmlReport CompareHtmlOf(const Options& options, const Hardware& hardware,
                          const Comparison& comparison) {
   HtmlReport html{.title = "Holdfast and etcd, side by side",
                   .head = HeadOf(options, hardware, comparison),
-                  .notes = NotesOf(options)};
+                  .notes = AllNotes(options, comparison)};
   for (const std::string& wrong : comparison.wrong) html.notes.push_back("WRONG: " + wrong);
   if (options.compare.goals) {
     html.goals = GoalRows(MeasurementsOf(comparison), options.clients);

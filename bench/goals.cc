@@ -257,17 +257,14 @@ std::string GoalsSummary(const std::vector<GoalRow>& rows) {
 }
 
 std::string GoalsText(const std::vector<GoalRow>& rows) {
-  constexpr const char* kLine = "  {:<42}{:<34}{:<36}{:<26}{:<9}{:<14}{}\n";
-  std::string text =
-      fmt::format(kLine, "", "holdfast", "etcd", "ratio (of runs)", "goal", "", "bench CPU us/op");
+  std::vector<std::vector<std::string>> lines = {
+      {"", "holdfast", "etcd", "ratio (of runs)", "goal", "", "bench CPU us/op"}};
   for (const GoalRow& row : rows) {
     const GoalCells cells = CellsOf(row);
-    text += fmt::format(kLine, cells.title, cells.holdfast, cells.etcd, cells.ratio, cells.goal,
-                        cells.verdict, cells.bench_cpu);
-    text.erase(text.find_last_not_of(" \n") + 1);
-    text += "\n";
+    lines.push_back({cells.title, cells.holdfast, cells.etcd, cells.ratio, cells.goal,
+                     cells.verdict, cells.bench_cpu});
   }
-  return text + "  " + GoalsSummary(rows) + "\n";
+  return AlignedText(lines) + "  " + GoalsSummary(rows) + "\n";
 }
 
 nlohmann::json GoalsJson(const std::vector<GoalRow>& rows) {

@@ -11,8 +11,6 @@ namespace holdfast::bench {
 namespace {
 
 constexpr double kMebibyte = 1024.0 * 1024.0;
-// Interrupts, which belong to no process, take up to this under load.
-constexpr double kQuietCores = 0.25;
 
 double Milliseconds(int64_t ns) { return double(ns) * 1e-6; }
 
@@ -81,7 +79,7 @@ std::string ServersText(const RunResult& result) {
       fmt::format("  {:<16}cpu {:.1f} us/op  rss {:.1f} MiB\n", "all servers",
                   MicrosecondsPerCall(cpu_seconds, result.stats), double(rss_bytes) / kMebibyte);
   text += fmt::format("  {:<16}cpu {:.2f} cores{}\n", "other programs", result.other_cores,
-                      result.other_cores > kQuietCores ? ": they disturbed this run" : "");
+                      result.other_cores > kUndisturbedCores ? ": they disturbed this run" : "");
   return text;
 }
 
@@ -303,6 +301,21 @@ nlohmann::json SpreadJson(const std::vector<Spread>& spreads) {
                                 {"unit", spread.median.unit}};
   }
   return json;
+}
+
+std::string AlignedText(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const std::vector<std::string>& row : rows) {
+    if (widths.size() < row.size()) widths.resize(row.size());
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const std::vector<std::string>& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) line += fmt::format("  {:<{}}", row[i], widths[i]);
+    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  }
+  return text;
 }
 
 std::string Cell(const Spread& spread, size_t runs) {

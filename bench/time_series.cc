@@ -1,5 +1,3 @@
-#include <cstddef>
-
 #include "bench/time_series.h"
 
 #include <algorithm>

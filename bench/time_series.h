@@ -7,6 +7,7 @@
 // Threads: one at a time; every worker has its own and Merge() joins them.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <vector>
 

@@ -212,6 +212,19 @@ TEST(CompareTest, AFlagAgainstFsyncIsToldInPlaceOfThePromise) {
   EXPECT_THAT(text, Not(HasSubstr("after fsync on a majority")));
 }
 
+TEST(CompareTest, AMachineThatWasNotLeftAloneIsTold) {
+  const Options options = CompareOptionsOf("compare --no-memory");
+  Comparison comparison = MadeUp(options, 3);
+  EXPECT_THAT(CompareReportOf(options, {}, comparison).text, Not(HasSubstr("DISTURBED")));
+  for (auto& run : comparison.targets[1].steps[0].runs) {
+    run.push_back({.name = "others_cpu", .unit = "cores", .value = 0.1});
+  }
+  comparison.targets[1].steps[0].runs[2].back().value = 0.7;
+  const std::string text = CompareReportOf(options, {}, comparison).text;
+  EXPECT_THAT(text, HasSubstr("DISTURBED"));
+  EXPECT_THAT(text, HasSubstr("in 1 of 3 measurements, at most 0.70 cores"));
+}
+
 TEST(CompareTest, AFailedTurnFailsTheReportAndKeepsTheRest) {
   const Options options = CompareOptionsOf("compare --workloads put,get");
   Comparison comparison = MadeUp(options, 3);
