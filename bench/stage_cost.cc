@@ -138,7 +138,7 @@ class Stages {
     if (!session.ok()) return session.status();
     // The run measures itself; the members are looked at from here, within its window.
     auto running = std::async(std::launch::async, [&] {
-      return (*session)->RunOnce(workload, uint32_t(points_.size()));
+      return (*session)->RunOnce({.workload = workload, .run = uint32_t(points_.size())});
     });
     absl::Status slept = SleepFor(options.warmup, cancelled_);
     const auto begin = SampleCluster(*cluster_);
