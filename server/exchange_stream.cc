@@ -28,6 +28,9 @@ constexpr size_t kRequestOverhead = 64;
 // A batch may hold one request of the largest size, and the envelope. Below what the gRPC server
 // takes, so that a larger one gets our own text.
 constexpr size_t kBatchOverhead = size_t{64} << 10;
+// Gets that are looked up together. More would be sorted again and again where values are large,
+// and a round ends after kMessageBytes of them.
+constexpr size_t kGetsOfRound = 512;
 // Small replies of one message.
 constexpr size_t kMessageBytes = size_t{256} << 10;
 
@@ -623,16 +626,17 @@ void ExchangeStream::ReadSomeGets(const BatchPtr& batch, Slots* slots, const Age
     size_t begin = 0;
     size_t end = 0;
   };
+  const size_t window = std::min(slots->size(), kGetsOfRound);
   std::vector<KvReads::Get> gets;
-  gets.reserve(slots->size());
-  for (const uint32_t slot : *slots) {
-    const ExchangeRequest& request = batch->request(slot);
+  gets.reserve(window);
+  for (size_t i = 0; i < window; ++i) {
+    const ExchangeRequest& request = batch->request((*slots)[i]);
     gets.push_back({request.range().key(), static_cast<int64_t>(request.min_revision())});
   }
   std::string responses;
   std::vector<Piece> pieces;
   std::vector<bool> visited(slots->size());
-  pieces.reserve(slots->size());
+  pieces.reserve(window);
   host_->reads->GetMany(gets, [&](size_t i, const absl::Status& status,
                                   const storage::KeyValueView* kv, int64_t revision) {
     visited[i] = true;
@@ -732,12 +736,14 @@ void ExchangeStream::ReadScan(const BatchPtr& batch, uint32_t slot, const AgeFn&
     bool skip = false;
     {
       absl::MutexLock lock(&self->mutex_);
-
       // Nobody is there any more, or waits: spare the store a range that may be large.
       skip = self->cancelled_.contains(id) || self->end_.has_value() || batch->claimed[slot];
     }
     if (skip) {
-      return self->AnswerError(batch, slot, absl::CancelledError("the caller gave it up"));
+      self->AnswerError(batch, slot, absl::CancelledError("the caller gave it up"));
+      absl::MutexLock lock(&self->mutex_);
+      self->Flush();
+      return;
     }
     auto reservation = std::make_shared<AnswerBudget::Reservation>(&self->host_->reads->answers());
     if (!serializable) {

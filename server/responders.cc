@@ -1,5 +1,7 @@
 #include "server/responders.h"
 
+#include <sys/prctl.h>
+
 #include <iterator>
 #include <utility>
 
@@ -48,6 +50,7 @@ void Responders::PostAll(std::vector<std::vector<Job>> jobs) {
 }
 
 void Responders::Loop(Lane* lane) {
+  prctl(PR_SET_NAME, "hf-answer");
   for (;;) {
     std::vector<Job> jobs;
     {

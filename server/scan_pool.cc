@@ -1,5 +1,7 @@
 #include "server/scan_pool.h"
 
+#include <sys/prctl.h>
+
 #include <utility>
 
 #include "base/check.h"
@@ -22,6 +24,7 @@ absl::Status ScanPool::Post(Job job) {
 }
 
 void ScanPool::Loop() {
+  prctl(PR_SET_NAME, "hf-scan");
   for (;;) {
     Job job;
     {

@@ -1,4 +1,6 @@
 // The catch-up thread: who lags reads on from what was dispatched last, or from the history.
+#include <sys/prctl.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -23,6 +25,7 @@ void WatchHubImpl::WakeCatchUp() {
 }
 
 void WatchHubImpl::CatchUpLoop() {
+  prctl(PR_SET_NAME, "hf-catchup");
   while (!stopping_) {
     {
       std::unique_lock lock(catch_up_mutex_);

@@ -1,5 +1,7 @@
 #include "server/watch_hub.h"
 
+#include <sys/prctl.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -166,6 +168,7 @@ void WatchHubImpl::WakeDispatch() {
 }
 
 void WatchHubImpl::DispatchLoop() {
+  prctl(PR_SET_NAME, "hf-watch");
   auto next_tick = std::chrono::steady_clock::now() + kTick;
   while (!stopping_) {
     {
