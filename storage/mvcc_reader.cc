@@ -247,8 +247,8 @@ absl::Status RecordReader::ScanMeta(std::string_view prefix, std::string_view fr
     bool go_on = true;
     if (order < 0) {
       go_on = visit(base->key().ToStringView(), base->value().ToStringView());
-    } else if (pending->second.has_value()) {
-      go_on = visit(pending->first, *pending->second);
+    } else if (pending->second.value.has_value()) {
+      go_on = visit(pending->first, *pending->second.value);
     }
     if (!go_on) return absl::OkStatus();
     if (order <= 0) base->Next();

@@ -61,8 +61,9 @@ class RecordReader {
   // The newest record, tombstones included. False: the key has none.
   absl::StatusOr<bool> FindNewest(std::string_view key, FoundRecord* found) const;
   // As FindNewest for each key, of the database alone: without the overlay. `visit` is called once
-  // for each key, in any order, until it returns false; null: the key has none. What it is given lives as long as the call.
-  // The first error ends it. Holds about kManyBytesMax, or one record, at a time.
+  // for each key, in any order, until it returns false; null: the key has none. What it is given
+  // lives as long as the call. The first error ends it. Holds about kManyBytesMax, or one record,
+  // at a time.
   absl::Status FindMany(
       absl::Span<const std::string_view> keys,
       absl::FunctionRef<bool(size_t index, const FoundRecord* found)> visit) const;

@@ -201,6 +201,9 @@ class MvccStore {
     // kFutureRevisionText if revision > revision().
     virtual absl::Status Compact(int64_t revision) = 0;
     virtual void PutMeta(std::string_view key, std::string_view value) = 0;
+    // The same, and the caller knows that there is no such record: should it be deleted again
+    // before the commit, nothing of it is written.
+    virtual void PutNewMeta(std::string_view key, std::string_view value) { PutMeta(key, value); }
     virtual void DeleteMeta(std::string_view key) = 0;
     virtual absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const = 0;
     // As View's, over the base and what was written so far. `visit` must not write.

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/strings.h"
 #include "storage/mvcc_range.h"
 
 namespace holdfast::storage::mvcc {
@@ -11,6 +12,10 @@ namespace {
 
 // A batch that was larger than this gives its memory back after the commit.
 constexpr size_t kBatchBytesKeptMax = size_t{4} << 20;
+
+// Meta records in memory: some ten thousand sessions'.
+constexpr size_t kKnownMetaBytesMax = size_t{2} << 20;
+constexpr size_t kKnownMetaOverhead = 96;  // two strings and a slot
 
 // Fewer keys are looked up one by one: there is nothing to share.
 constexpr size_t kPrefetchKeysMin = 2;
@@ -109,8 +114,8 @@ absl::Status RocksWriter::Put(std::string_view key, std::string_view value, int6
 
 void RocksWriter::Attach(std::string_view key, int64_t from_lease, int64_t to_lease) {
   if (from_lease == to_lease) return;
-  if (from_lease != 0) metas_.Set(EncodeLeasePrefix(from_lease).append(key), std::nullopt);
-  if (to_lease != 0) metas_.Set(EncodeLeasePrefix(to_lease).append(key), std::string_view());
+  if (from_lease != 0) metas_.Delete(EncodeLeasePrefix(from_lease).append(key));
+  if (to_lease != 0) metas_.Put(EncodeLeasePrefix(to_lease).append(key), {});
 }
 
 absl::Status RocksWriter::Delete(std::string_view key, const Record& old,
@@ -181,16 +186,39 @@ absl::Status RocksWriter::Compact(int64_t revision) {
 }
 
 void RocksWriter::PutMeta(std::string_view key, std::string_view value) {
-  metas_.Set(UserMetaKey(key), value);
+  metas_.Put(UserMetaKey(key), value);
 }
 
-void RocksWriter::DeleteMeta(std::string_view key) { metas_.Set(UserMetaKey(key), std::nullopt); }
+void RocksWriter::PutNewMeta(std::string_view key, std::string_view value) {
+  metas_.Put(UserMetaKey(key), value, /*fresh=*/true);
+}
+
+void RocksWriter::DeleteMeta(std::string_view key) { metas_.Delete(UserMetaKey(key)); }
 
 absl::StatusOr<std::optional<std::string>> RocksWriter::GetMeta(std::string_view key) const {
-  const auto it = metas_.entries().find(UserMetaKey(key));
-  if (it == metas_.entries().end()) return reader_.GetMeta(key);
-  if (!it->second.has_value()) return std::optional<std::string>();
-  return std::optional<std::string>(*it->second);
+  const std::string meta_key = UserMetaKey(key);
+  const auto it = metas_.entries().find(meta_key);
+  if (it != metas_.entries().end()) {
+    if (!it->second.value.has_value()) return std::optional<std::string>();
+    return std::optional<std::string>(*it->second.value);
+  }
+  if (const auto known = known_metas_.find(meta_key); known != known_metas_.end()) {
+    return known->second;
+  }
+  auto found = reader_.GetMeta(key);
+  if (found.ok()) KnowMeta(meta_key, *found);
+  return found;
+}
+
+void RocksWriter::KnowMeta(std::string_view key, const std::optional<std::string>& value) const {
+  const size_t bytes = key.size() + (value.has_value() ? value->size() : 0) + kKnownMetaOverhead;
+  if (bytes > kKnownMetaBytesMax / 16) return;
+  if (known_metas_bytes_ + bytes > kKnownMetaBytesMax) {
+    known_metas_.clear();
+    known_metas_bytes_ = 0;
+  }
+  known_metas_bytes_ += bytes;
+  known_metas_.emplace(key, value);
 }
 
 absl::Status RocksWriter::ScanMeta(std::string_view prefix, std::string_view from,
@@ -222,8 +250,9 @@ absl::Status RocksWriter::FillBatch() {
   }
   for (auto it = metas_.entries().begin(); status.ok() && it != metas_.entries().end(); ++it) {
     const rocksdb::Slice key(it->first);
-    status = it->second.has_value() ? batch_.Put(database_.meta(), key, rocksdb::Slice(*it->second))
-                                    : batch_.Delete(database_.meta(), key);
+    status = it->second.value.has_value()
+                 ? batch_.Put(database_.meta(), key, rocksdb::Slice(*it->second.value))
+                 : batch_.Delete(database_.meta(), key);
   }
   if (status.ok()) {
     status = batch_.Put(database_.meta(), rocksdb::Slice(kAppliedKey), EncodeAppliedState(state_));
@@ -242,6 +271,17 @@ absl::Status RocksWriter::Commit(Index index, Term term) {
   for (const auto& [key, newest] : records_.records()) cache.Withdraw(key, state_.revision);
   if (absl::Status status = commit_(&batch_, state_); !status.ok()) return status;
   for (const auto& [key, newest] : records_.records()) cache.Store(key, newest->bytes);
+  for (const auto& [key, entry] : metas_.entries()) {
+    // What grows beyond the bound's reckoning is looked for anew.
+    const auto known = known_metas_.find(base::ToAbsl(key));
+    if (known == known_metas_.end()) continue;
+    if (known->second.has_value() && entry.value.has_value() &&
+        known->second->size() == entry.value->size()) {
+      known->second->assign(*entry.value);
+    } else {
+      known_metas_.erase(known);
+    }
+  }
   Clear();
   return absl::OkStatus();
 }
