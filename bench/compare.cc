@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <memory>
 #include <set>
+#include <string_view>
 #include <utility>
 
 #include "base/strings.h"
@@ -44,6 +45,19 @@ std::vector<Metric> FootprintOf(const LocalCluster& cluster, const LoadResult& l
            .unit = "MiB",
            .value = double(cluster.DiskBytes()) / kMebibyte,
            .better = Better::kLower}};
+}
+
+// The first line that `binary --version` prints: the API's version is what a server imitates.
+// "" if it prints none.
+std::string BinaryVersion(const std::string& binary) {
+  if (binary.find('\'') != std::string::npos) return "";
+  std::FILE* out = popen(fmt::format("'{}' --version 2>/dev/null", binary).c_str(), "r");
+  if (out == nullptr) return "";
+  char line[128] = {};
+  if (std::fgets(line, sizeof(line), out) == nullptr) line[0] = '\0';
+  pclose(out);
+  const std::string_view text(line);
+  return std::string(text.substr(0, text.find('\n')));
 }
 
 nlohmann::json MetricsJson(const std::vector<Metric>& metrics) {
@@ -102,20 +116,33 @@ class Comparer {
   absl::Status TakeTurn(uint32_t run, ComparedTarget& compared) {
     const std::string who =
         fmt::format("run {}/{}  {:<16}", run + 1, options_.runs, TargetName(compared.target));
-    auto cluster = StartLocal(options_, compared.target == Target::kEtcd, cancelled_);
+    const Target target = compared.target;
+    const bool etcd = target == Target::kEtcd;
+    auto cluster = StartLocal(options_, etcd, cancelled_);
     if (!cluster.ok()) return cluster.status();
     auto session = Session::Open(options_, (*cluster)->Endpoints(), (*cluster)->Pids(), cancelled_);
     if (!session.ok()) return session.status();
     compared.version = (*session)->server_version();
+    const std::string binary = BinaryVersion(etcd ? options_.etcd : options_.holdfastd);
+    if (!binary.empty()) compared.version = binary + ", API " + compared.version;
     const auto load = (*session)->Load(options_.load);
     if (!load.ok()) return load.status();
     const auto settled = SleepUntilQuiet((*cluster)->Pids(), kSettleLimit, cancelled_);
     if (!settled.ok()) return settled.status();
     compared.load.runs.push_back(FootprintOf(**cluster, *load));
     compared.load.json.push_back(MetricsJson(compared.load.runs.back()));
+    // One client talks to the leader: else the luck of who leads would decide. The library finds
+    // the leader by itself.
+    Options of_leader = options_;
+    of_leader.leader_only = target != Target::kNative;
+    auto to_leader =
+        Session::Open(of_leader, (*cluster)->Endpoints(), (*cluster)->Pids(), cancelled_);
+    if (!to_leader.ok()) return to_leader.status();
     for (StepRuns& step : compared.steps) {
-      absl::Status status = TakeStep(run, who, compared.target, **session, step);
-      if (!status.ok()) return status;
+      Session& by = step.step.probe == Probe::kOnePut ? **to_leader : **session;
+      absl::Status status = TakeStep(run, who, target, by, step);
+      if (absl::IsCancelled(status)) return status;
+      if (!status.ok()) Wrong(fmt::format("run {}, {}", run + 1, TargetName(target)), status);
     }
     return absl::OkStatus();
   }

@@ -67,8 +67,9 @@ BenchReport CompareReportOf(const Options& options, const Hardware& hardware,
 HtmlReport CompareHtmlOf(const Options& options, const Hardware& hardware,
                          const Comparison& comparison);
 
-// Progress goes to stderr. A turn that fails does not take the others' figures with it: it is told
-// in the report. Only Cancelled, and a file of --html that cannot be written, are errors.
+// Progress goes to stderr. A turn or a step that fails does not take the others' figures with it:
+// it is told in the report. Only Cancelled, and a file of --html that cannot be written, are
+// errors.
 absl::StatusOr<BenchReport> Compare(const Options& options, const std::atomic<bool>& cancelled);
 
 }  // namespace holdfast::bench

@@ -34,7 +34,7 @@ std::vector<Measurement> MeasurementsOf(const Comparison& comparison) {
 
 std::string TargetLine(const Options& options, const ComparedTarget& target) {
   const bool etcd = target.target == Target::kEtcd;
-  std::string text = fmt::format("{:<16}  {} version {}, {} members", TargetName(target.target),
+  std::string text = fmt::format("{:<16}  {} ({}), {} members", TargetName(target.target),
                                  etcd ? options.etcd : options.holdfastd,
                                  target.version.empty() ? "?" : target.version,
                                  etcd ? options.local_etcd : options.local);
@@ -91,6 +91,7 @@ std::vector<std::string> NotesOf(const Options& options) {
     }
     notes.push_back(fmt::format("etcd's best: the best median over {} clients", counts));
     notes.push_back("a ratio is that of the medians; in brackets, those of the single runs");
+    notes.push_back("one client talks to the leader in all targets, many clients to all members");
     if (options.compare.memory_keys > 0) {
       notes.push_back(
           fmt::format("memory: once, after {} keys and 30 s at most to become quiet; "
@@ -104,6 +105,22 @@ std::vector<std::string> NotesOf(const Options& options) {
     notes.push_back("get-bounded: an etcd answers with its own state of any age, proving nothing");
   }
   return notes;
+}
+
+const char* ProbeTitle(Probe probe) {
+  switch (probe) {
+    case Probe::kPut:
+      return "Puts";
+    case Probe::kGet:
+      return "Linearizable gets";
+    case Probe::kOnePut:
+      return "Puts of one client";
+    case Probe::kStampedPut:
+      return "Puts, native, exactly once";
+    case Probe::kMemory:
+      return "Memory";
+  }
+  return "";
 }
 
 // One table's column of one target; null where it did not measure that.
@@ -306,7 +323,7 @@ HtmlReport CompareHtmlOf(const Options& options, const Hardware& hardware,
   }
   // A section for each probe, with a curve for each target and number of clients.
   for (const Probe probe : {Probe::kPut, Probe::kGet, Probe::kOnePut, Probe::kStampedPut}) {
-    HtmlSection section{.title = ProbeName(probe)};
+    HtmlSection section{.title = ProbeTitle(probe)};
     for (const ComparedTarget& target : comparison.targets) {
       for (const StepRuns& step : target.steps) {
         if (step.step.probe != probe || step.curve.series.empty()) continue;

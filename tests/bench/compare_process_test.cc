@@ -1,5 +1,6 @@
 // compare and the native transport against real servers, tiny. Both sides are Debian's etcd, whose
-// API the client library speaks too: what is tested here is the bench.
+// API the client library speaks too: what is tested here is the bench. (get-mirror is left out: an
+// etcd proves no age, so its mirror never becomes fresh.)
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <unistd.h>
@@ -50,7 +51,9 @@ TEST_F(CompareProcessTest, OneCommandMeasuresEveryGoal) {
   for (const nlohmann::json& row : json["goals"]) {
     EXPECT_TRUE(row.contains("ratio")) << row.dump(2);
     EXPECT_GT(row["holdfast"]["median"], 0) << row.dump(2);
-    if (row.contains("goal")) EXPECT_NE(row["verdict"], "not measured");
+    if (row.contains("goal")) {
+      EXPECT_NE(row["verdict"], "not measured");
+    }
   }
   std::stringstream page;
   page << std::ifstream(html).rdbuf();
@@ -61,7 +64,7 @@ TEST_F(CompareProcessTest, EveryWorkloadRunsByEitherApi) {
   Options options = Parsed(
       "run --local-etcd 1 --api native --load 200 --total 60 --clients 8 --native-clients 2 "
       "--workload put,get,get-serializable,mixed,ycsb-a,ycsb-b,ycsb-c,ycsb-d,ycsb-e,ycsb-f,txn,"
-      "get-mirror,large-64k");
+      "large-64k");
   auto cluster = StartLocal(options, /*etcd=*/true, kGoOn);
   ASSERT_TRUE(cluster.ok()) << cluster.status();
   auto session = Session::Open(options, (*cluster)->Endpoints(), (*cluster)->Pids(), kGoOn);

@@ -17,8 +17,9 @@ using testing::Not;
 constexpr int64_t kSecond = 1'000'000'000;
 
 RunResult SomeRun() {
-  RunResult result{.stats = RunStats({.start_ns = 0, .begin_ns = 0, .end_ns = 3 * kSecond})};
-  for (int i = 0; i < 300; ++i) {
+  RunResult result{.stats = RunStats({.start_ns = 0, .begin_ns = 0, .end_ns = 3 * kSecond}),
+                   .servers = {}};
+  for (int64_t i = 0; i < 300; ++i) {
     result.stats.Record(OpKind::kPut, i * 10'000'000, i * 10'000'000 + 1'000'000 + i, {});
   }
   return result;

@@ -104,7 +104,7 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"compare --sides zookeeper", "native"},
         BadLine{"compare --native-callers 0", "--native-callers"},
         BadLine{"compare --etcd-clients 0", "--etcd-clients"},
-        BadLine{"compare --key-size 12", "--memory-keys"}, BadLine{"run --local 3", "--workload"},
+        BadLine{"compare --key-size 11", "--memory-keys"}, BadLine{"run --local 3", "--workload"},
         BadLine{"run --local 3 --workload walk", "ycsb-a"},
         BadLine{"run --local 3 --workload get-mirror", "--api native"},
         BadLine{"run --local 3 --workload get-mirror --api native --rate 5", "--rate"},
