@@ -22,6 +22,7 @@ namespace {
 constexpr double kMega = 1e6;
 constexpr absl::Duration kMetricsTimeout = absl::Seconds(2);
 constexpr absl::Duration kQuietLimit = absl::Seconds(20);
+constexpr absl::Duration kLeaderWait = absl::Seconds(10);
 constexpr absl::Duration kIdle = absl::Seconds(3);
 
 struct ClusterSample {
@@ -186,6 +187,8 @@ class Stages {
                    const absl::StatusOr<ClusterSample>& end, double rate, const RunStats* stats) {
     if (!begin.ok()) return begin.status();
     if (!end.ok()) return end.status();
+    // A machine that is busy with others makes members doubt their leader for moments.
+    if (absl::Status status = cluster_->WaitForLeader(kLeaderWait); !status.ok()) return status;
     const auto leader = cluster_->Leader();
     if (!leader.ok()) return leader.status();
     StagePoint point = PointBetween(*begin, *end, rate, *leader);
