@@ -32,7 +32,8 @@ class Connections {
 struct TransportOptions {
   uint32_t slots = 1;
   size_t first_connection = 0;  // slot s uses connection (first_connection + s) % count
-  bool serializable = false;    // gets: read the member's own state, without a round
+  // Of gets and scans. REQUIRES: not kMirror.
+  ReadLevel read = ReadLevel::kLinearizable;
   absl::Duration timeout = absl::Seconds(10);  // of one call, kept by CancelOverdue()
 };
 

@@ -47,6 +47,17 @@ uint64_t ZipfRanks::Next(base::Rng& rng) const {
   }
 }
 
+uint64_t FnvHash(uint64_t number) {
+  uint64_t hash = 0xCBF29CE484222325;
+  for (int i = 0; i < 8; ++i) {
+    hash ^= (number >> (8 * i)) & 0xFF;
+    hash *= 0x100000001B3;
+  }
+  return hash;
+}
+
+uint64_t ScrambledZipf::Next(base::Rng& rng) const { return FnvHash(ranks_.Next(rng) - 1) % n_; }
+
 KeyChooser::KeyChooser(KeyOrder order, uint64_t key_space, uint64_t worker, uint64_t workers,
                        uint64_t seed)
     : order_(order),
@@ -74,6 +85,8 @@ uint64_t KeyChooser::Next() {
 DataShape::DataShape(std::string prefix, size_t key_size, size_t value_size, uint64_t seed)
     : prefix_(std::move(prefix)), key_size_(key_size), value_size_(value_size) {
   CHECK(key_size_ > prefix_.size());
+  // Behind the prefix come digits alone, and ':' is the byte after '9'.
+  prefix_end_ = prefix_ + ":";
   base::Rng rng(seed);
   pool_.resize(kValuePoolBytes + value_size_);
   for (char& c : pool_) c = char(rng.Next());

@@ -31,6 +31,23 @@ class ZipfRanks {
   double accept_within_;  // a candidate this close below its rank needs no further test
 };
 
+// YCSB's "scrambled zipfian" over [0, n): ranks of 10^10 items, the key of each by FNV-1a of its
+// rank. The hottest keys lie anywhere, and several ranks may fall on one key.
+class ScrambledZipf {
+ public:
+  // REQUIRES: n > 0.
+  explicit ScrambledZipf(uint64_t n) : n_(n), ranks_(kItems) {}
+  uint64_t Next(base::Rng& rng) const;
+
+ private:
+  static constexpr uint64_t kItems = 10'000'000'000;
+  uint64_t n_;
+  ZipfRanks ranks_;
+};
+
+// FNV-1a, 64 bits, of the number's eight bytes, the least first.
+uint64_t FnvHash(uint64_t number);
+
 // Numbers in [0, key_space).
 class KeyChooser {
  public:
@@ -56,6 +73,8 @@ class DataShape {
   DataShape(std::string prefix, size_t key_size, size_t value_size, uint64_t seed);
 
   void WriteKey(uint64_t number, std::string* out) const;
+  // The end of a range that holds every such key.
+  const std::string& PrefixEnd() const { return prefix_end_; }
   // Random bytes, which no store can compress; another slice for another (number, salt).
   std::string_view Value(uint64_t number, uint64_t salt) const;
 
@@ -67,6 +86,7 @@ class DataShape {
 
  private:
   std::string prefix_;
+  std::string prefix_end_;
   size_t key_size_;
   size_t value_size_;
   std::string pool_;

@@ -18,6 +18,7 @@
 #include "bench/drills/service.h"
 #include "bench/endpoint.h"
 #include "bench/failover.h"
+#include "bench/html_report.h"
 #include "bench/lease.h"
 #include "bench/members.h"
 #include "bench/mirror.h"
@@ -68,19 +69,19 @@ std::string TargetText(const Options& options, const Session& session) {
       options.rate > 0 ? fmt::format("open loop of {}{} op/s", options.poisson ? "poisson " : "",
                                      ShortNumber(options.rate))
                        : "closed loop";
+  const std::string carriers =
+      options.api == Api::kNative
+          ? fmt::format("client library, {} clients of it, exactly once {}", options.native_clients,
+                        options.exactly_once ? "on" : "off")
+          : fmt::format("{} connections, {} threads", session.connections(), options.threads);
   return fmt::format(
-      "server   {} version {}\nload      {}, {} clients, {} connections, {} threads; "
+      "server   {} version {}\nload      {}, {} clients, {}; "
       "keys of {} B, values of {} B, {} keys\n",
-      targets, session.server_version(), loop, options.clients, session.connections(),
-      options.threads, options.key_size, options.value_size, options.key_space);
+      targets, session.server_version(), loop, options.clients, carriers, options.key_size,
+      options.value_size, options.key_space);
 }
 
 absl::Status Measure(const Options& options, Session& session) {
-  const Workload workload = {.name = options.command == Command::kPut   ? "put"
-                                     : options.command == Command::kGet ? "get"
-                                                                        : "mixed",
-                             .read_ratio = options.read_ratio,
-                             .serializable = options.serializable};
   const Hardware hardware = ReadHardware();
   nlohmann::json json = HeaderJson(options, hardware);
   const auto print = [&options](const std::string& text) {
@@ -97,19 +98,35 @@ absl::Status Measure(const Options& options, Session& session) {
     print(LoadText(*load));
     json["load"] = LoadJson(*load);
   }
-  std::vector<std::vector<Metric>> runs;
   uint64_t ok = 0;
-  for (uint32_t run = 0; run < options.runs; ++run) {
-    const auto result = session.RunOnce(workload, run);
-    if (!result.ok()) return result.status();
-    print(RunText(RunTitle(workload, options, run), *result));
-    json["runs"].push_back(RunJson(*result));
-    runs.push_back(MetricsOf(*result));
-    ok += result->stats.ok();
+  HtmlReport html = {.title = "holdfast-bench",
+                     .head = HeaderText(options, hardware) + TargetText(options, session)};
+  for (const Workload& workload : options.workloads) {
+    std::vector<std::vector<Metric>> runs;
+    HtmlSection section = {.title = workload.name};
+    for (uint32_t run = 0; run < options.runs; ++run) {
+      const auto result = session.RunOnce({.workload = workload,
+                                           .run = run,
+                                           .api = options.api,
+                                           .exactly_once = options.exactly_once});
+      if (!result.ok()) return result.status();
+      print(RunText(RunTitle(workload, options, run), *result));
+      json["runs"].push_back(RunJson(*result));
+      json["runs"].back()["workload"] = workload.name;
+      runs.push_back(MetricsOf(*result));
+      ok += result->stats.ok();
+      section.curves.push_back(CurveOf(fmt::format("run {}", run + 1), *result));
+    }
+    const std::vector<Spread> spreads = SpreadOf(runs);
+    if (options.runs > 1) print(SpreadText(spreads, runs.size()));
+    json["workloads"][workload.name] = SpreadJson(spreads);
+    if (options.workloads.size() == 1) json["summary"] = SpreadJson(spreads);
+    section.text = SpreadText(spreads, runs.size());
+    html.sections.push_back(std::move(section));
   }
-  const std::vector<Spread> spreads = SpreadOf(runs);
-  if (options.runs > 1) print(SpreadText(spreads, runs.size()));
-  json["summary"] = SpreadJson(spreads);
+  if (!options.html.empty()) {
+    if (absl::Status status = WriteHtml(html, options.html); !status.ok()) return status;
+  }
   if (options.json) fmt::print("{}\n", json.dump(2));
   return ok > 0 ? absl::OkStatus() : absl::UnavailableError("no request succeeded");
 }
@@ -165,7 +182,7 @@ absl::StatusOr<BenchReport> RunCommand(const Options& options) {
     case Command::kModel:
       return ModelBench(options, cancelled);
     default:
-      return Passed(Compare(options, cancelled));
+      return Compare(options, cancelled);
   }
 }
 
@@ -186,6 +203,7 @@ int Main(int argc, char** argv) {
     case Command::kPut:
     case Command::kGet:
     case Command::kMixed:
+    case Command::kRun:
       return RunAgainstCluster(parsed.options);
     default:
       break;

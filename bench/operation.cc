@@ -66,6 +66,12 @@ const char* OpKindName(OpKind kind) {
       return "get";
     case OpKind::kLoad:
       return "load";
+    case OpKind::kScan:
+      return "scan";
+    case OpKind::kModify:
+      return "modify";
+    case OpKind::kTxn:
+      return "txn";
   }
   return "unknown";
 }

@@ -7,13 +7,25 @@
 #include <string>
 #include <string_view>
 
+#include "absl/time/time.h"
 #include "bench/keys.h"
 
 namespace holdfast::bench {
 
-enum class OpKind : uint8_t { kPut, kGet, kLoad };
-inline constexpr int kOpKinds = 3;
+enum class OpKind : uint8_t { kPut, kGet, kLoad, kScan, kModify, kTxn };
+inline constexpr int kOpKinds = 6;
 const char* OpKindName(OpKind kind);
+
+// How gets and scans read.
+enum class ReadLevel {
+  kLinearizable,
+  kSerializable,  // the member's own state, of any age
+  kBounded,       // a member's state, proven to be at most kBoundedAge old
+  kMirror         // this process's own copy: the native API alone has one
+};
+inline constexpr absl::Duration kBoundedAge = absl::Seconds(1);
+// Tries of one kModify; then it has failed (ABORTED).
+inline constexpr uint64_t kMaxModifyTries = 100;
 
 // Where a put carries one, its value begins with it: who receives the value knows which put it was
 // and when that was due.
@@ -32,7 +44,9 @@ std::optional<Stamp> ReadStamp(std::string_view value);
 struct Operation {
   OpKind kind = OpKind::kPut;
   uint64_t first_key = 0;
-  uint64_t keys = 1;  // more than one only for kLoad: a Txn of that many puts
+  // kLoad: a Txn of that many puts. kScan: at most so many are read. kTxn: the first is compared
+  // (it must exist), all are put.
+  uint64_t keys = 1;
   uint64_t salt = 0;  // chooses the bytes of the value, so that a put changes something
   std::optional<Stamp> stamp = std::nullopt;  // for kPut
 };
@@ -42,6 +56,11 @@ class OperationSource {
  public:
   virtual ~OperationSource() = default;
   virtual Operation Next() = 0;
+  // The operation on that first key has ended, well or not.
+  virtual void Ended(OpKind kind, uint64_t first_key) {
+    (void)kind;
+    (void)first_key;
+  }
 };
 
 struct MixOptions {
@@ -74,8 +93,11 @@ uint64_t LoadBatches(uint64_t keys, uint64_t batch_keys);
 struct Outcome {
   int code = 0;         // a gRPC status code, 0 = OK
   std::string message;  // of an error
-  bool found = true;    // false: a get of a key that does not exist
+  bool found = true;    // false: a get of a key that does not exist, a compare that failed
   uint64_t bytes = 0;   // key and value bytes carried, both directions
+  // Tries beyond the first: a kModify that found its key changed, a call that the client library
+  // sent again.
+  uint64_t retries = 0;
 };
 
 }  // namespace holdfast::bench

@@ -5,6 +5,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <sstream>
 
 #include "absl/strings/str_join.h"
@@ -35,7 +36,9 @@ const char* const kAbout =
     "  holdfast-bench get   --endpoints a:2379,b:2379,c:2379 --load 100000 --keys zipf\n"
     "  holdfast-bench mixed --endpoints a:2379 --read-ratio 0.95 --rate 5000 --poisson\n"
     "  holdfast-bench put   --local 3\n"
-    "  holdfast-bench compare --load-keys 1000000 --runs 3\n"
+    "  holdfast-bench run --workload ycsb-a,ycsb-d --api native --clients 1000 --local 3\n"
+    "  holdfast-bench compare --local 3 --local-etcd 3 --html report.html\n"
+    "  holdfast-bench compare --workloads ycsb-a,ycsb-f --runs 3\n"
     "  holdfast-bench failover --how kill --rounds 50 --local-etcd 3\n"
     "  holdfast-bench catchup --bytes 2G\n"
     "  holdfast-bench members\n"
@@ -52,14 +55,8 @@ const char* const kAbout =
     "before has been answered. With --rate it is an open loop, and latency counts from the moment\n"
     "at which a request SHOULD have been sent, so that a server that stalls cannot hide it.";
 
-const std::map<std::string, Workload>& KnownWorkloads() {
-  static const auto& known = *new std::map<std::string, Workload>{
-      {"put", {.name = "put", .read_ratio = 0, .serializable = false}},
-      {"get", {.name = "get", .read_ratio = 1, .serializable = false}},
-      {"get-serializable", {.name = "get-serializable", .read_ratio = 1, .serializable = true}},
-      {"mixed", {.name = "mixed", .read_ratio = 0.9, .serializable = false}}};
-  return known;
-}
+constexpr absl::Duration kCompareDuration = absl::Seconds(6);
+constexpr uint32_t kCompareRuns = 3;
 
 void AddDuration(CLI::App* app, const std::string& name, absl::Duration* out,
                  const std::string& help) {
@@ -104,23 +101,40 @@ void AddPids(CLI::App* app, std::vector<pid_t>* pids) {
       ->type_name("PID,...");
 }
 
-void AddWorkloads(CLI::App* app, std::vector<Workload>* out) {
-  app->add_option_function<std::string>(
-         "--workloads",
-         [out](const std::string& list) {
-           out->clear();
-           for (absl::string_view part : absl::StrSplit(list, ',')) {
-             const auto it = KnownWorkloads().find(std::string(part));
-             if (it == KnownWorkloads().end()) {
-               throw CLI::ValidationError(
-                   "--workloads",
-                   "'" + std::string(part) + "' is none of put, get, get-serializable, mixed");
-             }
-             out->push_back(it->second);
-           }
-         },
-         "what to measure (default put,get); also get-serializable, mixed")
+CLI::Option* AddWorkloads(CLI::App* app, const std::string& names, std::vector<Workload>* out,
+                          const std::string& help) {
+  return app
+      ->add_option_function<std::string>(
+          names,
+          [names, out](const std::string& list) {
+            auto found = FindWorkloads(list);
+            if (!found.ok()) {
+              throw CLI::ValidationError(names, std::string(base::Message(found.status())));
+            }
+            *out = *std::move(found);
+          },
+          help)
       ->type_name("LIST");
+}
+
+// Whose values are a list of numbers or names: "100,300".
+template <class T>
+void AddList(CLI::App* app, const std::string& name, std::vector<T>* out, const std::string& help) {
+  app->add_option(name, *out, help)->delimiter(',')->type_name("N,...");
+}
+
+void AddApi(CLI::App* app, Options& o, bool choose) {
+  if (choose) {
+    AddChoice<Api>(app, "--api", &o.api, {{"unary", Api::kUnary}, {"native", Api::kNative}},
+                   "etcd's unary API, or the client library (default unary)");
+    app->add_flag("--exactly-once", o.exactly_once,
+                  "native: writes carry their session's stamp, as is the library's default");
+  }
+  app->add_option("--native-clients", o.native_clients,
+                  "native: clients (a thread and connections each) that carry all callers")
+      ->capture_default_str();
+  app->add_option("--html", o.html, "write a report with plots to this file too")
+      ->type_name("FILE");
 }
 
 void AddLoadFlags(CLI::App* app, Options& o) {
@@ -188,8 +202,59 @@ CLI::App* AddRunCommand(CLI::App& app, Options& o, const std::string& name,
                       "number of different keys (default: --load, or 100000)");
   command->add_option("--load", o.load, "first write so many keys, then measure");
   AddPids(command, &o.pids);
+  AddApi(command, o, /*choose=*/true);
   AddClusterFlags(command, o);
   return command;
+}
+
+void AddCompare(CLI::App& app, Options& o) {
+  CLI::App* compare = app.add_subcommand(
+      "compare", "Holdfast (native and unary) and etcd in turn; the table of goals, and ratios");
+  compare->add_option("--local", o.local, "members of the Holdfast cluster (default 3)");
+  compare->add_option("--local-etcd", o.local_etcd, "members of the etcd cluster (default 3)");
+  compare->add_option("--load-keys", o.load,
+                      "keys written before measuring; memory is told at that many (default 10000)");
+  AddWorkloads(compare, "--workloads", &o.workloads,
+               "these, instead of the table of goals; with --clients each");
+  compare->add_flag("--goals", o.compare.goals, "the table of goals beside --workloads");
+  compare
+      ->add_option_function<std::vector<std::string>>(
+          "--sides",
+          [&o](const std::vector<std::string>& names) {
+            o.compare.targets.clear();
+            for (const std::string& name : names) {
+              const auto target = name == "native"  ? std::optional(Target::kNative)
+                                  : name == "unary" ? std::optional(Target::kUnary)
+                                  : name == "etcd"  ? std::optional(Target::kEtcd)
+                                                    : std::nullopt;
+              if (!target) {
+                throw CLI::ValidationError("--sides",
+                                           "'" + name + "' is none of native, unary, etcd");
+              }
+              if (std::ranges::find(o.compare.targets, *target) == o.compare.targets.end()) {
+                o.compare.targets.push_back(*target);
+              }
+            }
+          },
+          "whom to measure (default native,unary,etcd)")
+      ->delimiter(',')
+      ->type_name("LIST");
+  compare
+      ->add_option("--native-callers", o.compare.native_callers,
+                   "calls in flight of the native client in the goals")
+      ->capture_default_str();
+  AddList(compare, "--etcd-clients", &o.compare.etcd_clients,
+          "numbers of clients of which etcd's best is taken (default 100,300,1000)");
+  compare
+      ->add_option("--memory-keys", o.compare.memory_keys,
+                   "keys at which memory is compared, in a turn of its own")
+      ->capture_default_str();
+  compare->add_flag_callback(
+      "--no-memory", [&o] { o.compare.memory_keys = 0; }, "leave that turn out");
+  AddApi(compare, o, /*choose=*/false);
+  AddLoadFlags(compare, o);
+  AddDataFlags(compare, o);
+  AddClusterFlags(compare, o);
 }
 
 // "2G": a number and K, M, G or nothing, powers of 1024.
@@ -357,7 +422,7 @@ void AddStages(CLI::App& app, Options& o) {
   command->add_option("--streams", o.stages.streams, "of the batch door (default 1)");
   command->add_option("--load-keys", o.load, "keys written before measuring (default 10000)");
   command->add_flag("--verbose", o.verbose, "tell on stderr what is done");
-  AddWorkloads(command, &o.workloads);
+  AddWorkloads(command, "--workloads", &o.workloads, "names, see --help (default put,get)");
   AddLoadFlags(command, o);
   AddDataFlags(command, o);
   AddClusterFlags(command, o);
@@ -408,6 +473,7 @@ bool IsDrill(Command command) {
 
 // Before the flags are read: what they leave alone.
 void FillDrillDefaults(const std::string& command, Options& o) {
+  if (command == "compare") o.runs = kCompareRuns;
   if (command != "failover" && command != "catchup" && command != "members") return;
   o.clients = command == "catchup" ? 16 : kDrillClients;
   o.key_prefix = "drill/";
@@ -427,27 +493,32 @@ void FillDefaults(Options& o) {
     // Every key once, so that what is written is what has to be sent.
     if (o.command == Command::kCatchup) o.key_space = kMaxKeySpace;
   }
+  if (o.command == Command::kCompare && o.total == 0 && o.duration == absl::ZeroDuration()) {
+    o.duration = kCompareDuration;
+  }
   if (o.command == Command::kModel && o.seed == 0) o.seed = 1;
   if (o.seed == 0) o.seed = 1 + base::RandomSeed() % kSeedSpace;
   if (o.total == 0 && o.duration == absl::ZeroDuration()) o.duration = absl::Seconds(10);
-  if (o.command == Command::kPut) o.read_ratio = 0;
-  if (o.command == Command::kGet) o.read_ratio = 1;
+  if (o.command == Command::kPut) o.workloads = {PutWorkload()};
+  if (o.command == Command::kGet) o.workloads = {GetWorkload()};
+  if (o.command == Command::kMixed) {
+    o.workloads = {MixedWorkload(std::clamp(o.read_ratio, 0.0, 1.0))};
+  }
+  if ((o.command == Command::kGet || o.command == Command::kMixed) && o.serializable) {
+    o.workloads[0].read = ReadLevel::kSerializable;
+  }
   if (o.command == Command::kStages) {
     o.leader_only = true;  // what a follower passes on costs it as well, and is another figure
     if (o.local == 0) o.local = 3;
     if (o.load == 0) o.load = kDefaultCompareKeys;
     if (o.stages.clients.empty()) o.stages.clients = {1, 10, 100, 1000};
-    if (o.workloads.empty()) {
-      o.workloads = {KnownWorkloads().at("put"), KnownWorkloads().at("get")};
-    }
+    if (o.workloads.empty()) o.workloads = {PutWorkload(), GetWorkload()};
   }
   if (o.command == Command::kCompare) {
     if (o.local == 0) o.local = 3;
     if (o.local_etcd == 0) o.local_etcd = 3;
     if (o.load == 0) o.load = kDefaultCompareKeys;
-    if (o.workloads.empty()) {
-      o.workloads = {KnownWorkloads().at("put"), KnownWorkloads().at("get")};
-    }
+    if (o.workloads.empty()) o.compare.goals = true;
   }
   if (o.key_space == 0) o.key_space = o.load > 0 ? o.load : kDefaultKeySpace;
   if (o.holdfastd.empty()) o.holdfastd = BinaryBesideOwn("holdfastd");
@@ -524,6 +595,52 @@ absl::Status ValidateData(const Options& o) {
   if (!(o.read_ratio >= 0 && o.read_ratio <= 1)) return OutOfRange("--read-ratio", "0 to 1");
   if (o.txn_ops < 1 || o.txn_ops > kMaxTxnOps) {
     return OutOfRange("--txn-ops", fmt::format("1 to {}", kMaxTxnOps));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ValidateWorkloads(const Options& o) {
+  const bool inserts = std::ranges::any_of(
+      o.workloads, [](const Workload& workload) { return workload.insert > 0; });
+  const size_t needed = o.key_prefix.size() + DataShape::DigitsFor(o.key_space + kMaxInserts);
+  if (inserts && o.key_size < needed) {
+    return OutOfRange("--key-size", fmt::format("at least {} where keys are inserted", needed));
+  }
+  for (const Workload& workload : o.workloads) {
+    if (workload.read != ReadLevel::kMirror) continue;
+    if (o.rate > 0) {
+      return absl::InvalidArgumentError("--rate is not for get-mirror: no call of it is under way");
+    }
+    if (o.command != Command::kCompare && o.api != Api::kNative) {
+      return absl::InvalidArgumentError("get-mirror needs --api native");
+    }
+  }
+  if (o.exactly_once && o.api != Api::kNative) {
+    return absl::InvalidArgumentError("--exactly-once needs --api native");
+  }
+  if (o.native_clients < 1 || o.native_clients > kMaxNativeClients) {
+    return OutOfRange("--native-clients", fmt::format("1 to {}", kMaxNativeClients));
+  }
+  if (o.command != Command::kCompare) return absl::OkStatus();
+  const CompareOptions& compare = o.compare;
+  if (compare.goals && o.rate > 0) {
+    return absl::InvalidArgumentError("--rate is for --workloads: goals are of closed loops");
+  }
+  if (compare.targets.empty()) return OutOfRange("--sides", "at least one of native, unary, etcd");
+  if (compare.goals && compare.memory_keys > 0 &&
+      o.key_size < o.key_prefix.size() + DataShape::DigitsFor(compare.memory_keys)) {
+    return OutOfRange("--key-size", "large enough for --memory-keys");
+  }
+  if (compare.native_callers < 1 || compare.native_callers > kMaxClients) {
+    return OutOfRange("--native-callers", fmt::format("1 to {}", kMaxClients));
+  }
+  if (compare.memory_keys > kMaxKeySpace) {
+    return OutOfRange("--memory-keys", fmt::format("at most {}", kMaxKeySpace));
+  }
+  for (const uint32_t clients : compare.etcd_clients) {
+    if (clients < 1 || clients > kMaxClients) {
+      return OutOfRange("--etcd-clients", fmt::format("1 to {} each", kMaxClients));
+    }
   }
   return absl::OkStatus();
 }
@@ -697,6 +814,7 @@ absl::Status Options::Validate() const {
   absl::Status status = ValidateTargets(*this);
   if (status.ok()) status = ValidateLoad(*this);
   if (status.ok()) status = ValidateData(*this);
+  if (status.ok()) status = ValidateWorkloads(*this);
   if (status.ok()) status = ValidateDrill(*this);
   if (status.ok()) status = ValidateSuite(*this);
   if (status.ok()) status = ValidateDrills(*this);
@@ -715,16 +833,14 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
   CLI::App* mixed = AddRunCommand(app, o, "mixed", "Reads and writes keys");
   mixed->add_option("--read-ratio", o.read_ratio, "share of gets, 0 to 1")->capture_default_str();
   AddConsistency(mixed, o);
-  CLI::App* compare = app.add_subcommand(
-      "compare", "Starts a local Holdfast and a local etcd cluster in turn and compares them");
-  compare->add_option("--local", o.local, "members of the Holdfast cluster (default 3)");
-  compare->add_option("--local-etcd", o.local_etcd, "members of the etcd cluster (default 3)");
-  compare->add_option("--load-keys", o.load,
-                      "keys written before measuring; memory is told at that many (default 10000)");
-  AddWorkloads(compare, &o.workloads);
-  AddLoadFlags(compare, o);
-  AddDataFlags(compare, o);
-  AddClusterFlags(compare, o);
+  CLI::App* run = AddRunCommand(app, o, "run", "Any workload by its name, see below");
+  AddWorkloads(run, "--workload,--workloads", &o.workloads, "names, see below")->required();
+  AddCompare(app, o);
+  app.footer(
+      "Workloads of run and compare:\n" + WorkloadsHelp() +
+      "Workloads that are commands of their own: watch (fan-out), lease, scale (growth of the "
+      "key\nspace), compaction, mirror, failover, catchup, members.");
+  run->footer("Workloads:\n" + WorkloadsHelp());
   if (!args.empty()) FillDrillDefaults(args[0], o);
   AddFailover(app, o);
   AddCatchup(app, o);
@@ -754,15 +870,23 @@ ParseResult ParseCommandLine(const std::vector<std::string>& args) {
     result.text = text.str();
     return result;
   }
-  static const auto& by_name = *new std::map<std::string, Command>{
-      {"put", Command::kPut},           {"get", Command::kGet},
-      {"mixed", Command::kMixed},       {"compare", Command::kCompare},
-      {"failover", Command::kFailover}, {"catchup", Command::kCatchup},
-      {"members", Command::kMembers},   {"watch", Command::kWatch},
-      {"scale", Command::kScale},       {"compaction", Command::kCompaction},
-      {"lease", Command::kLease},       {"mirror", Command::kMirror},
-      {"drill", Command::kDrill},       {"stages", Command::kStages},
-      {"model", Command::kModel}};
+  static const auto& by_name =
+      *new std::map<std::string, Command>{{"put", Command::kPut},
+                                          {"get", Command::kGet},
+                                          {"mixed", Command::kMixed},
+                                          {"run", Command::kRun},
+                                          {"compare", Command::kCompare},
+                                          {"failover", Command::kFailover},
+                                          {"catchup", Command::kCatchup},
+                                          {"members", Command::kMembers},
+                                          {"watch", Command::kWatch},
+                                          {"scale", Command::kScale},
+                                          {"compaction", Command::kCompaction},
+                                          {"lease", Command::kLease},
+                                          {"mirror", Command::kMirror},
+                                          {"drill", Command::kDrill},
+                                          {"stages", Command::kStages},
+                                          {"model", Command::kModel}};
   o.command = by_name.at(app.get_subcommands()[0]->get_name());
   o.command_line = "holdfast-bench " + absl::StrJoin(args, " ");
   FillDefaults(o);

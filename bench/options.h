@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/time/time.h"
 #include "bench/keys.h"
+#include "bench/workload.h"
 
 namespace holdfast::bench {
 
@@ -31,6 +32,7 @@ enum class Command {
   kPut,
   kGet,
   kMixed,
+  kRun,
   kCompare,
   kFailover,
   kCatchup,
@@ -48,11 +50,19 @@ enum class Command {
 // What happens to the leader in a round of failover.
 enum class FailoverHow { kKill, kPause, kTransfer, kTerm };
 
-// One thing that compare measures on both sides.
-struct Workload {
-  std::string name;
-  double read_ratio = 0;
-  bool serializable = false;
+// How calls reach the servers: etcd's unary API, or the client library (holdfast/client.h).
+enum class Api { kUnary, kNative };
+
+// Whom compare measures: native and unary are two ways to one kind of server.
+enum class Target { kNative, kUnary, kEtcd };
+inline constexpr uint32_t kMaxNativeClients = 64;  // a thread each
+
+struct CompareOptions {
+  std::vector<Target> targets = {Target::kNative, Target::kUnary, Target::kEtcd};
+  bool goals = false;  // the table of goals; by default if no workloads are named
+  uint32_t native_callers = 4000;
+  std::vector<uint32_t> etcd_clients = {100, 300, 1000};  // of which etcd's best is taken
+  uint64_t memory_keys = 1'000'000;                       // 0: memory is not measured
 };
 
 // Puts of a PutLoad, which notes 24 bytes of each; at that many it ends by itself.
@@ -148,7 +158,7 @@ struct Options {
   uint32_t clients = 100;
   uint32_t threads = 1;
   uint64_t total = 0;       // 0: run for `duration`
-  absl::Duration duration;  // put, get, mixed: 10 s unless total is given
+  absl::Duration duration;  // 10 s unless total is given; compare: 6 s
   absl::Duration warmup = absl::Seconds(1);
   absl::Duration timeout = absl::Seconds(10);
   double rate = 0;      // 0: closed loop
@@ -167,7 +177,12 @@ struct Options {
   uint32_t txn_ops = 64;
   uint32_t runs = 1;
   bool json = false;
-  std::vector<Workload> workloads;  // compare
+  std::vector<Workload> workloads;  // put, get, mixed, run, compare
+  Api api = Api::kUnary;
+  uint32_t native_clients = 1;
+  bool exactly_once = false;  // native: writes carry their session's stamp
+  std::string html;           // a report goes to that file as well
+  CompareOptions compare;
 
   // The drills: failover, catchup, members.
   FailoverHow how = FailoverHow::kKill;

@@ -125,7 +125,7 @@ absl::StatusOr<std::unique_ptr<PutLoad>> PutLoad::Start(const DataShape& shape,
   load->transport_ = NewGrpcTransport(*load->connections_, shape,
                                       {.slots = options.clients,
                                        .first_connection = 0,
-                                       .serializable = false,
+                                       .read = ReadLevel::kLinearizable,
                                        .timeout = options.timeout});
   load->stats_ = std::make_unique<RunStats>(window);
   const int64_t stop_at_ns = window.start_ns + absl::ToInt64Nanoseconds(options.limit);

@@ -11,8 +11,6 @@ namespace holdfast::bench {
 namespace {
 
 constexpr double kMebibyte = 1024.0 * 1024.0;
-// Interrupts, which belong to no process, take up to this under load.
-constexpr double kQuietCores = 0.25;
 
 double Milliseconds(int64_t ns) { return double(ns) * 1e-6; }
 
@@ -35,8 +33,16 @@ double MicrosecondsPerCall(double cpu_seconds, const RunStats& stats) {
   return calls == 0 ? 0 : cpu_seconds * 1e6 / double(calls);
 }
 
-bool Mixed(const RunStats& stats) {
-  return stats.latency(OpKind::kGet).count() > 0 && stats.latency(OpKind::kPut).count() > 0;
+// The kinds that are told one by one: none if there is but one.
+std::vector<OpKind> Kinds(const RunResult& result) {
+  std::vector<OpKind> kinds;
+  for (const OpKind kind :
+       {OpKind::kGet, OpKind::kPut, OpKind::kLoad, OpKind::kScan, OpKind::kModify, OpKind::kTxn}) {
+    const bool expected = std::ranges::find(result.kinds, kind) != result.kinds.end();
+    if (expected || result.stats.latency(kind).count() > 0) kinds.push_back(kind);
+  }
+  if (kinds.size() < 2) kinds.clear();
+  return kinds;
 }
 
 std::string LatencyText(const std::string& name, const LatencyHistogram& latency) {
@@ -73,8 +79,34 @@ std::string ServersText(const RunResult& result) {
       fmt::format("  {:<16}cpu {:.1f} us/op  rss {:.1f} MiB\n", "all servers",
                   MicrosecondsPerCall(cpu_seconds, result.stats), double(rss_bytes) / kMebibyte);
   text += fmt::format("  {:<16}cpu {:.2f} cores{}\n", "other programs", result.other_cores,
-                      result.other_cores > kQuietCores ? ": they disturbed this run" : "");
+                      result.other_cores > kUndisturbedCores ? ": they disturbed this run" : "");
   return text;
+}
+
+nlohmann::json SeriesJson(const TimeSeries& series) {
+  nlohmann::json json = nlohmann::json::array();
+  for (const TimeSeries::Point& point : series.Points()) {
+    json.push_back({{"at", point.at_seconds},
+                    {"seconds", point.seconds},
+                    {"ok", point.ok},
+                    {"failed", point.failed},
+                    {"p50_ms", point.p50_ms},
+                    {"p99_ms", point.p99_ms},
+                    {"max_ms", point.max_ms}});
+  }
+  return json;
+}
+
+// The distribution, denser towards its end.
+nlohmann::json QuantilesJson(const LatencyHistogram& latency) {
+  nlohmann::json json = nlohmann::json::object();
+  for (const double percent :
+       {1.0, 5.0, 10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 99.999}) {
+    json[fmt::format("p{}", percent)] = Milliseconds(latency.QuantileNs(percent / 100));
+  }
+  json["max"] = Milliseconds(latency.max_ns());
+  json["count"] = latency.count();
+  return json;
 }
 
 }  // namespace
@@ -86,14 +118,14 @@ std::vector<Metric> MetricsOf(const RunResult& result) {
                                   .value = stats.Throughput(),
                                   .better = Better::kHigher}};
   AddLatency("latency_", stats.AllLatencies(), metrics);
-  if (Mixed(stats)) {
-    AddLatency("get_", stats.latency(OpKind::kGet), metrics);
-    AddLatency("put_", stats.latency(OpKind::kPut), metrics);
+  for (const OpKind kind : Kinds(result)) {
+    AddLatency(std::string(OpKindName(kind)) + "_", stats.latency(kind), metrics);
   }
   const auto add = [&metrics](const char* name, const char* unit, double value, Better better) {
     metrics.push_back({.name = name, .unit = unit, .value = value, .better = better});
   };
   add("errors", "", double(stats.failed()), Better::kLower);
+  add("retries", "", double(stats.retries()), Better::kNeither);
   add("bench_cpu", "us/op", MicrosecondsPerCall(result.bench_cpu_seconds, stats), Better::kNeither);
   if (result.servers.empty()) return metrics;
   add("others_cpu", "cores", result.other_cores, Better::kNeither);
@@ -201,9 +233,8 @@ std::string RunText(const std::string& title, const RunResult& result) {
       "throughput", stats.Throughput(), seconds, stats.ok(), stats.failed(),
       seconds > 0 ? double(stats.bytes()) / kMebibyte / seconds : 0);
   text += LatencyText("latency", stats.AllLatencies());
-  if (Mixed(stats)) {
-    text += LatencyText("  of gets", stats.latency(OpKind::kGet));
-    text += LatencyText("  of puts", stats.latency(OpKind::kPut));
+  for (const OpKind kind : Kinds(result)) {
+    text += LatencyText(fmt::format("  of {}s", OpKindName(kind)), stats.latency(kind));
   }
   for (const auto& [code, error] : stats.errors()) {
     text += fmt::format("  {:<16}{} x {}, first: {}\n", "error", error.count, CodeName(code),
@@ -212,6 +243,12 @@ std::string RunText(const std::string& title, const RunResult& result) {
   if (stats.not_found() > 0) {
     text += fmt::format("  {:<16}{} gets found no key; write them first with --load\n", "note",
                         stats.not_found());
+  }
+  if (stats.retries() > 0) {
+    text += fmt::format(
+        "  {:<16}{}: read-modify-writes that found their key changed, and calls that "
+        "the library sent again\n",
+        "retries", stats.retries());
   }
   text += BacklogText(stats.backlog());
   text += fmt::format("  {:<16}cpu {:.1f} us/op\n", "bench",
@@ -226,6 +263,8 @@ nlohmann::json RunJson(const RunResult& result) {
   json["ok"] = result.stats.ok();
   json["bytes"] = result.stats.bytes();
   json["not_found"] = result.stats.not_found();
+  json["series"] = SeriesJson(result.stats.series());
+  json["latency_ms"] = QuantilesJson(result.stats.AllLatencies());
   json["errors"] = nlohmann::json::object();
   for (const auto& [code, error] : result.stats.errors()) {
     json["errors"][CodeName(code)] = {{"count", error.count}, {"example", error.example}};
@@ -262,6 +301,21 @@ nlohmann::json SpreadJson(const std::vector<Spread>& spreads) {
                                 {"unit", spread.median.unit}};
   }
   return json;
+}
+
+std::string AlignedText(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const std::vector<std::string>& row : rows) {
+    if (widths.size() < row.size()) widths.resize(row.size());
+    for (size_t i = 0; i < row.size(); ++i) widths[i] = std::max(widths[i], row[i].size());
+  }
+  std::string text;
+  for (const std::vector<std::string>& row : rows) {
+    std::string line;
+    for (size_t i = 0; i < row.size(); ++i) line += fmt::format("  {:<{}}", row[i], widths[i]);
+    text += line.substr(0, line.find_last_not_of(' ') + 1) + "\n";
+  }
+  return text;
 }
 
 std::string Cell(const Spread& spread, size_t runs) {

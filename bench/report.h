@@ -12,6 +12,9 @@
 
 namespace holdfast::bench {
 
+// Interrupts, which belong to no process, take up to so many cores under load.
+inline constexpr double kUndisturbedCores = 0.25;
+
 enum class Better { kHigher, kLower, kNeither };
 
 struct Metric {
@@ -49,6 +52,9 @@ nlohmann::json RunJson(const RunResult& result);
 
 std::string SpreadText(const std::vector<Spread>& spreads, size_t runs);
 nlohmann::json SpreadJson(const std::vector<Spread>& spreads);
+
+// Rows of a table as lines, each column as wide as its widest cell.
+std::string AlignedText(const std::vector<std::vector<std::string>>& rows);
 
 // One metric on two sides: a side's cell of a table, and the ratio with who wins.
 std::string Cell(const Spread& spread, size_t runs);

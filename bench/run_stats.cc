@@ -8,6 +8,7 @@ void RunStats::Record(OpKind kind, int64_t intended_ns, int64_t now_ns, const Ou
   if (now_ns >= window_.begin_ns && now_ns < window_.end_ns) {
     ++completed_in_window_;
     if (outcome.code == 0) ++ok_in_window_;
+    series_.Record(now_ns, now_ns - intended_ns, outcome.code == 0);
   }
   if (!window_.Measures(intended_ns)) return;
   last_completion_ns_ = std::max(last_completion_ns_, now_ns);
@@ -18,6 +19,7 @@ void RunStats::Record(OpKind kind, int64_t intended_ns, int64_t now_ns, const Ou
   }
   latency_[size_t(kind)].Record(now_ns - intended_ns);
   bytes_ += outcome.bytes;
+  retries_ += outcome.retries;
   if (!outcome.found) ++not_found_;
 }
 
@@ -36,10 +38,12 @@ void RunStats::Merge(const RunStats& other) {
   }
   not_found_ += other.not_found_;
   bytes_ += other.bytes_;
+  retries_ += other.retries_;
   completed_in_window_ += other.completed_in_window_;
   ok_in_window_ += other.ok_in_window_;
   last_completion_ns_ = std::max(last_completion_ns_, other.last_completion_ns_);
   AddBacklog(other.backlog_);
+  series_.Merge(other.series_);
 }
 
 LatencyHistogram RunStats::AllLatencies() const {

@@ -9,6 +9,7 @@
 #include "bench/histogram.h"
 #include "bench/operation.h"
 #include "bench/schedule.h"
+#include "bench/time_series.h"
 
 namespace holdfast::bench {
 
@@ -20,7 +21,7 @@ struct ErrorStats {
 // Threads: one at a time.
 class RunStats {
  public:
-  explicit RunStats(const Window& window) : window_(window) {}
+  explicit RunStats(const Window& window) : window_(window), series_(window.begin_ns) {}
 
   // A call with that intended start has ended at now_ns.
   void Record(OpKind kind, int64_t intended_ns, int64_t now_ns, const Outcome& outcome);
@@ -35,7 +36,10 @@ class RunStats {
   uint64_t failed() const;
   uint64_t not_found() const { return not_found_; }
   uint64_t bytes() const { return bytes_; }
+  uint64_t retries() const { return retries_; }
   const Backlog& backlog() const { return backlog_; }
+  // By the moment at which calls ended, inside the window.
+  const TimeSeries& series() const { return series_; }
 
   // From the window's begin to its end, or to the last completion if it has no end.
   double Seconds() const;
@@ -51,10 +55,12 @@ class RunStats {
   std::map<int, ErrorStats> errors_;
   uint64_t not_found_ = 0;
   uint64_t bytes_ = 0;
+  uint64_t retries_ = 0;
   uint64_t completed_in_window_ = 0;
   uint64_t ok_in_window_ = 0;
   int64_t last_completion_ns_ = 0;
   Backlog backlog_;
+  TimeSeries series_;
 };
 
 }  // namespace holdfast::bench

@@ -15,6 +15,8 @@ namespace {
 
 // How often cancellation and calls without an answer are looked for.
 constexpr int64_t kCancelPollNs = 100'000'000;
+// With a transport that delivers: how often pauses that are over, and the end, are looked for.
+constexpr int64_t kDeliveredPollNs = 5'000'000;
 constexpr unsigned long kPacerTimerSlackNs = 1000;  // the kernel's default adds 50 us
 // Time for the threads to start before the first operation is due.
 constexpr int64_t kThreadStartNs = 5'000'000;
@@ -38,6 +40,7 @@ class Worker {
     absl::MutexLock lock(&mutex_);
     stats_.Record(completion.kind, schedule_.IntendedNs(completion.slot), now_ns,
                   completion.outcome);
+    source_.Ended(completion.kind, completion.first_key);
     const std::optional<Issue> next =
         schedule_.Complete(completion.slot, completion.outcome.code != 0, now_ns);
     if (next.has_value()) transport_.Start(next->slot, source_.Next());
@@ -99,11 +102,13 @@ Lane MakeLane(const Connections& connections, const DataShape& shape, const RunP
   if (plan.total > 0) window.total = ShareOf(plan.total, index, lanes);
   const uint32_t clients = uint32_t(ShareOf(plan.clients, index, lanes));
   Lane lane{.schedule = nullptr,
-            .transport = NewGrpcTransport(connections, shape,
-                                          {.slots = clients,
-                                           .first_connection = index * clients,
-                                           .serializable = plan.serializable,
-                                           .timeout = plan.timeout}),
+            .transport = plan.transport != nullptr
+                             ? plan.transport(index, clients)
+                             : NewGrpcTransport(connections, shape,
+                                                {.slots = clients,
+                                                 .first_connection = index * clients,
+                                                 .read = plan.read,
+                                                 .timeout = plan.timeout}),
             .source = plan.source(index, lanes),
             .stats = RunStats(window)};
   if (plan.rate > 0) {
@@ -172,12 +177,17 @@ void RunWorker(Schedule& schedule, Transport& transport, OperationSource& source
   Worker worker(schedule, transport, source, stats);
   std::thread pacer;
   if (open_loop) pacer = std::thread([&worker] { Pace(worker); });
+  const bool delivered = transport.Deliver(
+      [&worker](const Completion& completion) { worker.TakeCompletion(completion); });
   int64_t next_check_ns = MonotonicNs() + kCancelPollNs;
   while (!worker.Done()) {
     int64_t wake_ns = next_check_ns;
     if (!open_loop) wake_ns = std::min(wake_ns, worker.NextArrivalNs());
-    const std::optional<Completion> completion = transport.Next(wake_ns);
-    if (completion.has_value()) worker.TakeCompletion(*completion);
+    if (delivered) {
+      SleepUntilNs(std::min(wake_ns, MonotonicNs() + kDeliveredPollNs));
+    } else if (const auto completion = transport.Next(wake_ns); completion.has_value()) {
+      worker.TakeCompletion(*completion);
+    }
     if (!open_loop && worker.NextArrivalNs() <= MonotonicNs()) worker.SendDue();
     if (MonotonicNs() < next_check_ns) continue;
     next_check_ns = MonotonicNs() + kCancelPollNs;
@@ -186,6 +196,7 @@ void RunWorker(Schedule& schedule, Transport& transport, OperationSource& source
     if (cancelled || MonotonicNs() >= stop_at_ns) worker.Stop(/*cancel_calls=*/cancelled);
   }
   if (pacer.joinable()) pacer.join();
+  transport.Settle();
   stats.AddBacklog(schedule.backlog());
 }
 
@@ -214,14 +225,19 @@ absl::StatusOr<RunResult> Run(const Connections& connections, const DataShape& s
   }
   SleepUnlessCancelled(window.begin_ns, cancelled);
   const absl::StatusOr<Sample> begin = TakeSample(plan.pids);
+  if (plan.observe != nullptr) plan.observe(/*begin=*/true);
   absl::StatusOr<Sample> end = absl::UnknownError("not taken");
   // With a window that has an end, the draining behind it is not part of the use of CPU.
   if (window.end_ns != kNever) {
     SleepUnlessCancelled(window.end_ns, cancelled);
     end = TakeSample(plan.pids);
+    if (plan.observe != nullptr) plan.observe(/*begin=*/false);
   }
   for (std::thread& thread : threads) thread.join();
-  if (window.end_ns == kNever) end = TakeSample(plan.pids);
+  if (window.end_ns == kNever) {
+    end = TakeSample(plan.pids);
+    if (plan.observe != nullptr) plan.observe(/*begin=*/false);
+  }
   if (cancelled) return absl::CancelledError("interrupted");
   if (!begin.ok()) return begin.status();
   if (!end.ok()) return end.status();

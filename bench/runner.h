@@ -38,12 +38,17 @@ struct RunPlan {
   absl::Duration warmup;
   double rate = 0;  // 0: closed loop
   bool poisson = false;
-  bool serializable = false;
+  ReadLevel read = ReadLevel::kLinearizable;
   absl::Duration timeout = absl::Seconds(10);
   uint64_t seed = 1;
   std::vector<pid_t> pids;  // servers whose use of CPU and memory is to be told
   // Operations of worker `w` of `n`.
   std::function<std::unique_ptr<OperationSource>(uint64_t w, uint64_t n)> source;
+  // The transport of worker `w`, with that many slots. Null: unary calls over the connections.
+  std::function<std::unique_ptr<Transport>(uint32_t w, uint32_t slots)> transport;
+  // Called at the begin and at the end of the measured window, for who wants to look at the servers
+  // more closely than `pids` does (their threads, their counters). May be null.
+  std::function<void(bool begin)> observe;
 };
 
 struct ServerUsage {
@@ -59,6 +64,8 @@ struct RunResult {
   // window: what else ran on this machine and disturbed the measurement.
   double other_cores = 0;
   std::vector<ServerUsage> servers;
+  // That the workload makes, whether any of one has succeeded or not.
+  std::vector<OpKind> kinds = {};
 };
 
 // NotFound if one of plan.pids is no process (any more), Cancelled if `cancelled` was set.

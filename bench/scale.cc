@@ -187,8 +187,7 @@ class Bench {
       if (absl::Status status = InTime(); !status.ok()) return status;
       const std::string name = reads ? "get" : "put";
       Say(name + "s");
-      const auto result = session_->RunOnce(
-          {.name = name, .read_ratio = reads ? 1.0 : 0.0, .serializable = false}, 0);
+      const auto result = session_->RunOnce({.workload = reads ? GetWorkload() : PutWorkload()});
       if (!result.ok()) return result.status();
       const RunStats& stats = result->stats;
       if (stats.ok() == 0) return absl::UnavailableError("no request succeeded");

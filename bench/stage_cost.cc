@@ -162,7 +162,7 @@ class Stages {
   }
 
   absl::StatusOr<RunStats> RunUnary(const Workload& workload, Session& session) {
-    auto result = session.RunOnce(workload, uint32_t(points_.size()));
+    auto result = session.RunOnce({.workload = workload, .run = uint32_t(points_.size())});
     if (!result.ok()) return result.status();
     return std::move(result->stats);
   }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 
 #include "bench/operation.h"
@@ -11,7 +12,8 @@ namespace holdfast::bench {
 struct Completion {
   uint32_t slot = 0;
   OpKind kind = OpKind::kPut;
-  Outcome outcome;
+  uint64_t first_key = 0;
+  Outcome outcome = {};
 };
 
 // Threads: Start() may come from two threads, always under the worker's lock; the others are called
@@ -22,6 +24,15 @@ class Transport {
 
   // REQUIRES: no call is in flight in `slot`.
   virtual void Start(uint32_t slot, const Operation& operation) = 0;
+  // A transport with a thread of its own gives every call that has ended to `sink`, on that thread
+  // and never inside Start(), and returns true: Next() is then never called, and `sink` may call
+  // Start(). It must stay until Settle() has returned.
+  virtual bool Deliver(std::function<void(const Completion&)> sink) {
+    (void)sink;
+    return false;
+  }
+  // Waits until the sink has returned from its last call. REQUIRES: no call is in flight.
+  virtual void Settle() {}
   // The next call that has ended, or nothing when `deadline_ns` (monotonic) has passed.
   virtual std::optional<Completion> Next(int64_t deadline_ns) = 0;
   // Ends the calls in flight for longer than the transport's timeout, with DEADLINE_EXCEEDED.

@@ -21,10 +21,6 @@ constexpr absl::Duration kShortestTry = absl::Milliseconds(50);
 constexpr absl::Duration kLongestPause = absl::Seconds(1);        // between two tries of one call
 constexpr absl::Duration kShortestPause = absl::Milliseconds(1);  // where a server says how long
 
-constexpr char kRequireLeaderKey[] = "hasleader";
-constexpr char kSessionKey[] = "holdfast-session";
-constexpr char kMaxAgeKey[] = "holdfast-max-age-ms";
-
 absl::Status StatusOf(absl::StatusCode code, const std::string& text) {
   return absl::Status(code, base::ToAbsl(text));
 }
@@ -76,8 +72,8 @@ void Call::Cancel() {
 }
 
 void Call::CancelTries() {
-  if (rpc_ != nullptr) rpc_->Cancel();
-  if (hedge_rpc_ != nullptr) hedge_rpc_->Cancel();
+  if (try_.has_value()) try_->Cancel();
+  if (hedge_try_.has_value()) hedge_try_->Cancel();
 }
 
 void Call::Deliver(Verdict verdict) {
@@ -103,17 +99,18 @@ void Call::Deliver(Verdict verdict) {
   if (over) dispatcher_->Forget(this);
 }
 
-void Call::OnReply(const Try& of, RpcReply reply) {
+void Call::OnTryDone(bool hedge, RpcReply& reply) {
   MaybeVerdict verdict;
   bool over;
   {
     absl::MutexLock lock(&mutex_);
-    (of.hedge ? hedge_rpc_ : rpc_) = nullptr;
+    const Try of = hedge ? second_ : first_;
+    (hedge ? hedge_try_ : try_).reset();
     --tries_under_way_;
     // A second try is for a first one that is silent.
     if (!of.hedge) hedge_armed_ = false;
     if (!judged_) {
-      verdict = HandleReply(of, std::move(reply));
+      verdict = HandleReply(of, reply);
       judged_ = verdict.has_value();
       if (judged_) CancelTries();
     }
@@ -130,7 +127,7 @@ void Call::OnHedgeTime() {
       dispatcher_->router().ChooseHedge(rung().needs_quorum(), tried_);
   if (!endpoint.has_value()) return;
   dispatcher_->stats().hedges.Add();
-  hedge_rpc_ = StartTry(*endpoint, /*hedge=*/true);
+  hedge_try_ = StartTry(*endpoint, /*hedge=*/true);
 }
 
 void Call::OnTimer() {
@@ -226,7 +223,7 @@ absl::Duration Call::TryTimeout(absl::Duration left) const {
 
 void Call::Send(size_t endpoint) {
   const bool first = rung_attempts_ == 0;
-  rpc_ = StartTry(endpoint, /*hedge=*/false);
+  try_ = StartTry(endpoint, /*hedge=*/false);
   if (first && spec_.hedge && !rung().linearizable && tried_.size() > 1) ArmHedge();
 }
 
@@ -238,7 +235,7 @@ void Call::ArmHedge() {
   dispatcher_->hedges().Add(*delay, weak_from_this());
 }
 
-std::shared_ptr<Rpc> Call::StartTry(size_t endpoint, bool hedge) {
+std::optional<TryHandle> Call::StartTry(size_t endpoint, bool hedge) {
   tried_[endpoint] = true;
   ++attempts_;
   ++rung_attempts_;
@@ -247,40 +244,33 @@ std::shared_ptr<Rpc> Call::StartTry(size_t endpoint, bool hedge) {
   request.body = spec_.encode(rung());
   // A member without a leader says so at once instead of holding the request: a write then knows
   // that it had no effect, a ladder goes on. Other reads rather wait out an election there.
-  if (spec_.write || (rung().linearizable && !last_rung())) {
-    request.metadata.emplace_back(kRequireLeaderKey, "true");
-  }
-  if (rung().bounded()) {
-    request.metadata.emplace_back(kMaxAgeKey, std::to_string(std::max<int64_t>(
-                                                  0, absl::ToInt64Milliseconds(rung().max_age))));
-  }
-  if (spec_.stamp) request.metadata.emplace_back(kSessionKey, spec_.stamp());
+  request.require_leader = spec_.write || (rung().linearizable && !last_rung());
+  if (rung().bounded()) request.max_age = std::max(rung().max_age, absl::ZeroDuration());
+  if (spec_.stamp) request.stamp = spec_.stamp();
   request.timeout = TryTimeout(TimeLeft());
-  const Try of{.endpoint = endpoint,
-               .sampled = dispatcher_->clock()->Sample(),  // Freshness 5: before sending
-               .timeout = request.timeout,
-               .sent_at = Steady::now(),
-               .paid = paid_ && !hedge,
-               .hedge = hedge};
+  Try& of = hedge ? second_ : first_;
+  of = {.endpoint = endpoint,
+        .sampled = dispatcher_->clock()->Sample(),  // Freshness 5: before sending
+        .timeout = request.timeout,
+        .sent_at = Steady::now(),
+        .paid = paid_ && !hedge,
+        .hedge = hedge};
   if (!hedge) first_sent_at_ = of.sent_at;
   ++tries_under_way_;
   dispatcher_->stats().attempts.Add();
   const std::shared_ptr<grpc::Channel> channel = dispatcher_->connections().ForTry(endpoint);
   if (channel == nullptr) {
-    RpcReply reply;
-    reply.status = {grpc::StatusCode::UNAVAILABLE,
-                    "it could not be reached for long, and is not tried again yet"};
-    reply.sent = false;
-    dispatcher_->loop().After(absl::ZeroDuration(),
-                              [self = shared_from_this(), of, r = std::move(reply)]() mutable {
-                                self->OnReply(of, std::move(r));
-                              });
-    return nullptr;
+    dispatcher_->loop().After(absl::ZeroDuration(), [self = shared_from_this(), hedge] {
+      RpcReply reply;
+      reply.status = {grpc::StatusCode::UNAVAILABLE,
+                      "it could not be reached for long, and is not tried again yet"};
+      reply.sent = false;
+      self->OnTryDone(hedge, reply);
+    });
+    return std::nullopt;
   }
   // Under the lock, which the reply's handler takes first: the handle is set before it is cleared.
-  return Rpc::Start(
-      &dispatcher_->loop(), channel, std::move(request),
-      [self = shared_from_this(), of](RpcReply reply) { self->OnReply(of, std::move(reply)); });
+  return dispatcher_->StartTry(endpoint, channel, std::move(request), shared_from_this(), hedge);
 }
 
 Call::MaybeVerdict Call::Wait() {
@@ -318,13 +308,16 @@ void Call::NoteReadTime(const Try& of) {
   if (of.hedge) dispatcher_->stats().hedges_won.Add();
 }
 
-Call::MaybeVerdict Call::HandleReply(const Try& of, RpcReply reply) {
+Call::MaybeVerdict Call::HandleReply(const Try& of, RpcReply& reply) {
   const size_t endpoint = of.endpoint;
   // Freshness 5. A stamped write's answer may be of any of its tries, so the first one's counts.
   if (spec_.fate == nullptr || !answered_once_) sampled_ = of.sampled;
   answered_once_ = true;
   try_timeout_ = of.timeout;
-  dispatcher_->connections().OnTry(endpoint, reply.sent);
+  // One that this client had no room for says nothing of the endpoint.
+  const bool no_room =
+      !reply.sent && reply.status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED;
+  if (!no_room) dispatcher_->connections().OnTry(endpoint, reply.sent);
   // After the first round a try that finds no connection costs its token all the same: in a total
   // outage most calls then fail at once instead of each waiting for its deadline.
   if (!reply.sent && of.paid && !swept_) dispatcher_->router().Refund();
@@ -425,8 +418,8 @@ Call::MaybeVerdict Call::HandleStamped(size_t endpoint, const RpcReply& reply, O
 
 Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
   const std::string& name = dispatcher_->endpoints()[endpoint].name;
-  etcdserverpb::ResponseHeader header;
-  if (!spec_.decode(reply.body, &header)) {
+  AnswerHeader header;
+  if (!spec_.decode(reply, &header)) {
     if (in_doubt() || (spec_.write && !spec_.harmless)) {
       if (spec_.fate != nullptr) spec_.fate->in_doubt = true;
       return UnknownOutcome(endpoint, "an answer that cannot be read");
@@ -434,14 +427,14 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
     return absl::InternalError(base::ToAbsl(fmt::format(
         "{}: {} gave an answer that cannot be read; is it an etcd v3 server?", spec_.what, name)));
   }
-  const auto revision = static_cast<uint64_t>(std::max<int64_t>(0, header.revision()));
+  const auto revision = static_cast<uint64_t>(std::max<int64_t>(0, header.revision));
   const Freshness fresh = FreshnessOf(reply, revision);
   Router& router = dispatcher_->router();
-  if (spec_.cluster_id != 0 && header.cluster_id() != spec_.cluster_id) {
+  if (spec_.cluster_id != 0 && header.cluster_id != spec_.cluster_id) {
     return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
         "{}: {} belongs to cluster {:x}, the token to cluster {:x}; use endpoints of the cluster "
         "that the token comes from",
-        spec_.what, name, header.cluster_id(), spec_.cluster_id)));
+        spec_.what, name, header.cluster_id, spec_.cluster_id)));
   }
   // Freshness 7: data of another incarnation never merges, for its revisions are others.
   if (spec_.incarnation != 0 && reply.incarnation != 0 && reply.incarnation != spec_.incarnation) {
@@ -480,7 +473,7 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
   }
   return CallAnswer{fresh,
                     revision,
-                    header.cluster_id(),
+                    header.cluster_id,
                     reply.incarnation,
                     attempts_,
                     reply.deduplicated.value_or(false)};

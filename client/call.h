@@ -22,8 +22,6 @@
 #include <string>
 #include <vector>
 
-#include <grpcpp/support/byte_buffer.h>
-
 #include "absl/base/thread_annotations.h"
 #include "absl/functional/any_invocable.h"
 #include "absl/status/statusor.h"
@@ -31,11 +29,11 @@
 #include "absl/time/time.h"
 #include "base/clock.h"
 #include "client/event_loop.h"
+#include "client/exchange_link.h"
 #include "client/fresh_gate.h"
 #include "client/outcome.h"
 #include "client/router.h"
 #include "client/rpc.h"
-#include "etcd/rpc.pb.h"
 #include "holdfast/freshness.h"
 
 namespace holdfast::internal {
@@ -61,9 +59,15 @@ struct WriteFate {
   SessionWord refusal = SessionWord::kNone;  // the store's last word on it
 };
 
+// What a call needs of an answer's header.
+struct AnswerHeader {
+  uint64_t cluster_id = 0;
+  int64_t revision = 0;
+};
+
 struct CallSpec {
-  std::string what;    // for error texts: Get "/config/a"
-  std::string method;  // "/etcdserverpb.KV/Range"
+  std::string what;  // for error texts: Get "/config/a"
+  Method method = Method::kRange;
   bool write = false;
   std::vector<Rung> rungs;  // not empty
   absl::Duration deadline;
@@ -74,15 +78,15 @@ struct CallSpec {
   absl::Status invalid;        // not OK: the answer, without any try
 
   // Of a write in a session: the stamp, made anew for each try, for what is acknowledged goes on.
-  absl::AnyInvocable<std::string()> stamp;
+  absl::AnyInvocable<Stamp()> stamp;
   std::shared_ptr<WriteFate> fate;  // with `stamp`
   // Of a write: that it takes effect twice, or unheard, harms nobody (the opening of a session).
   bool harmless = false;
 
-  absl::AnyInvocable<grpc::ByteBuffer(const Rung&)> encode;
-  // Keeps the answer for the caller and copies its header; false if it cannot be parsed. The last
-  // answer that was decoded is the one that the call succeeds with.
-  absl::AnyInvocable<bool(grpc::ByteBuffer&, etcdserverpb::ResponseHeader*)> decode;
+  absl::AnyInvocable<std::string(const Rung&)> encode;
+  // Keeps the answer for the caller and says what its header holds; false if it cannot be parsed.
+  // The last answer that was decoded is the one that the call succeeds with.
+  absl::AnyInvocable<bool(RpcReply&, AnswerHeader*)> decode;
 };
 
 struct CallAnswer {
@@ -96,7 +100,7 @@ struct CallAnswer {
 
 // Threads: all methods from any thread; everything after Start runs on the loop's thread, and no
 // two steps of one call run at the same time.
-class Call : public std::enable_shared_from_this<Call> {
+class Call : public TryOwner, public std::enable_shared_from_this<Call> {
  public:
   using Verdict = absl::StatusOr<CallAnswer>;
   using Done = absl::AnyInvocable<void(Verdict) &&>;
@@ -107,6 +111,8 @@ class Call : public std::enable_shared_from_this<Call> {
   void Cancel();
   // For the HedgeQueue.
   void OnHedgeTime();
+  // For the transports.
+  void OnTryDone(bool hedge, RpcReply& reply) override;
 
  private:
   using Steady = std::chrono::steady_clock;
@@ -116,9 +122,9 @@ class Call : public std::enable_shared_from_this<Call> {
   // One try under way: what its reply is judged by.
   struct Try {
     size_t endpoint = 0;
-    base::ClockSample sampled;  // Freshness 5: before it was sent
-    absl::Duration timeout;
-    Steady::time_point sent_at;
+    base::ClockSample sampled = {};  // Freshness 5: before it was sent
+    absl::Duration timeout = absl::ZeroDuration();
+    Steady::time_point sent_at = {};
     bool paid = false;   // by a token
     bool hedge = false;  // beside the first
   };
@@ -130,14 +136,14 @@ class Call : public std::enable_shared_from_this<Call> {
   };
 
   void Deliver(Verdict verdict);
-  void OnReply(const Try& of, RpcReply reply);
   void OnTimer();
 
   MaybeVerdict Begin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void EnterRung(size_t rung) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict NextTry() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Send(size_t endpoint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::shared_ptr<Rpc> StartTry(size_t endpoint, bool hedge) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<TryHandle> StartTry(size_t endpoint, bool hedge)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ArmHedge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return delivered_ && tries_under_way_ == 0;
@@ -146,7 +152,7 @@ class Call : public std::enable_shared_from_this<Call> {
   void NoteReadTime(const Try& of) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict Wait() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   MaybeVerdict WaitOutPushBack(absl::Duration delay) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  MaybeVerdict HandleReply(const Try& of, RpcReply reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict HandleReply(const Try& of, RpcReply& reply) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   // Of a stamped write that the server did not answer with OK. nullopt: treat it as any other.
   MaybeVerdict HandleStamped(size_t endpoint, const RpcReply& reply, Outcome outcome,
                              const std::string& said) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -185,13 +191,16 @@ class Call : public std::enable_shared_from_this<Call> {
 
   absl::Mutex mutex_;
   CallSpec spec_ ABSL_GUARDED_BY(mutex_);
-  Done done_;                                                        // used once, by Deliver
-  std::shared_ptr<Rpc> rpc_ ABSL_GUARDED_BY(mutex_);                 // at most one of these two
-  std::shared_ptr<EventLoop::Timer> timer_ ABSL_GUARDED_BY(mutex_);  // is set
+  Done done_;  // used once, by Deliver
+  // At most one of these two is set.
+  std::optional<TryHandle> try_ ABSL_GUARDED_BY(mutex_);
+  std::shared_ptr<EventLoop::Timer> timer_ ABSL_GUARDED_BY(mutex_);
   // Of the rung's first try, and beside it.
   bool hedge_asked_ ABSL_GUARDED_BY(mutex_) = false;  // once a call
   bool hedge_armed_ ABSL_GUARDED_BY(mutex_) = false;  // the first try may still be hedged
-  std::shared_ptr<Rpc> hedge_rpc_ ABSL_GUARDED_BY(mutex_);
+  std::optional<TryHandle> hedge_try_ ABSL_GUARDED_BY(mutex_);
+  Try first_ ABSL_GUARDED_BY(mutex_);   // what `try_` is judged by
+  Try second_ ABSL_GUARDED_BY(mutex_);  // and `hedge_try_`
   // The call is forgotten after the last of them has come back.
   int tries_under_way_ ABSL_GUARDED_BY(mutex_) = 0;
   bool judged_ ABSL_GUARDED_BY(mutex_) = false;     // there is a verdict

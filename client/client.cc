@@ -24,25 +24,16 @@
 namespace holdfast {
 namespace {
 
+using internal::AnswerHeader;
 using internal::CallAnswer;
 using internal::CallSpec;
+using internal::Method;
+using internal::RpcReply;
 
 // A scan's first page; the next ones are sized by what a key of it took.
 constexpr int64_t kFirstPage = 100;
 constexpr int64_t kPageBytesAimed = 1 << 20;
 constexpr int64_t kPageMax = 10'000;
-
-constexpr char kPutMethod[] = "/etcdserverpb.KV/Put";
-constexpr char kDeleteRangeMethod[] = "/etcdserverpb.KV/DeleteRange";
-constexpr char kTxnMethod[] = "/etcdserverpb.KV/Txn";
-
-template <class Message>
-grpc::ByteBuffer ToBytes(const Message& message) {
-  grpc::ByteBuffer bytes;
-  bool own = false;
-  CHECK(grpc::SerializationTraits<Message>::Serialize(message, &bytes, &own).ok());
-  return bytes;
-}
 
 Token TokenOf(const CallAnswer& answer) {
   return {answer.revision, answer.cluster_id, answer.incarnation};
@@ -52,32 +43,54 @@ std::string What(std::string_view verb, std::string_view key) {
   return fmt::format("{} \"{}\"", verb, base::Printable(key));
 }
 
-template <class Response>
-auto DecodeInto(std::shared_ptr<Response> response) {
-  return [response = std::move(response)](grpc::ByteBuffer& bytes,
-                                          etcdserverpb::ResponseHeader* header) {
-    if (!grpc::SerializationTraits<Response>::Deserialize(&bytes, response.get()).ok()) {
-      return false;
-    }
-    *header = response->header();
-    return true;
-  };
+// The answer in a reply of the stream; null: it is of another kind.
+etcdserverpb::RangeResponse* AnswerIn(v1::ExchangeReply& reply, etcdserverpb::RangeResponse*) {
+  return reply.has_range() ? reply.mutable_range() : nullptr;
 }
+etcdserverpb::PutResponse* AnswerIn(v1::ExchangeReply& reply, etcdserverpb::PutResponse*) {
+  return reply.has_put() ? reply.mutable_put() : nullptr;
+}
+etcdserverpb::DeleteRangeResponse* AnswerIn(v1::ExchangeReply& reply,
+                                            etcdserverpb::DeleteRangeResponse*) {
+  return reply.has_delete_range() ? reply.mutable_delete_range() : nullptr;
+}
+etcdserverpb::TxnResponse* AnswerIn(v1::ExchangeReply& reply, etcdserverpb::TxnResponse*) {
+  return reply.has_txn() ? reply.mutable_txn() : nullptr;
+}
+
+// Hands the answer to `keep`, which may take its bytes out.
+template <class Response, class Keep>
+bool DecodeReply(RpcReply& reply, AnswerHeader* header, Keep keep) {
+  if (reply.exchange != nullptr) {
+    Response* const response = AnswerIn(*reply.exchange, static_cast<Response*>(nullptr));
+    if (response == nullptr) return false;
+    *header = {reply.header->cluster_id(), response->header().revision()};
+    keep(*response);
+    return true;
+  }
+  Response response;
+  if (!grpc::SerializationTraits<Response>::Deserialize(&reply.body, &response).ok()) return false;
+  *header = {response.header().cluster_id(), response.header().revision()};
+  keep(response);
+  return true;
+}
+
+// What the answer to a call comes to, without the answer's own message.
+struct Ignore {
+  void operator()(const google::protobuf::MessageLite&) const {}
+};
 
 // Of whatever write the answer is: its header, and how many keys went.
 auto DecodeWrite(std::shared_ptr<int64_t> deleted) {
-  return [deleted](const std::string& method, grpc::ByteBuffer& bytes,
-                   etcdserverpb::ResponseHeader* header) {
-    if (method == kPutMethod) {
-      return DecodeInto(std::make_shared<etcdserverpb::PutResponse>())(bytes, header);
+  return [deleted](Method method, RpcReply& reply, AnswerHeader* header) {
+    if (method == Method::kPut) {
+      return DecodeReply<etcdserverpb::PutResponse>(reply, header, Ignore());
     }
-    if (method == kTxnMethod) {
-      return DecodeInto(std::make_shared<etcdserverpb::TxnResponse>())(bytes, header);
+    if (method == Method::kTxn) {
+      return DecodeReply<etcdserverpb::TxnResponse>(reply, header, Ignore());
     }
-    const auto response = std::make_shared<etcdserverpb::DeleteRangeResponse>();
-    if (!DecodeInto(response)(bytes, header)) return false;
-    *deleted = response->deleted();
-    return true;
+    return DecodeReply<etcdserverpb::DeleteRangeResponse>(
+        reply, header, [&](const auto& response) { *deleted = response.deleted(); });
   };
 }
 
@@ -266,7 +279,7 @@ class Client::Impl {
     request.set_key(query.key);
     request.set_range_end(query.range_end);
     Write<etcdserverpb::DeleteRangeRequest, etcdserverpb::DeleteRangeResponse>(
-        std::move(spec), kDeleteRangeMethod, std::move(request), options,
+        std::move(spec), Method::kDeleteRange, std::move(request), options,
         [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
                                  etcdserverpb::DeleteRangeResponse& response) mutable {
           if (!answer.ok()) return std::move(done)(answer.status());
@@ -299,7 +312,7 @@ class Client::Impl {
   }
 
   template <class Request, class Response>
-  void Write(CallSpec spec, const char* method, Request request, const WriteOptions& options,
+  void Write(CallSpec spec, Method method, Request request, const WriteOptions& options,
              absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
     if (spec.write && spec.invalid.ok() && InOwnProcess()) {
       return WriteOnce(std::move(spec.what), method, request, options, std::move(then));
@@ -307,17 +320,17 @@ class Client::Impl {
     spec.method = method;
     spec.deadline = options.deadline;
     spec.rungs = {{}};
-    spec.encode = [bytes = ToBytes(request)](const internal::Rung&) { return bytes; };
+    spec.encode = [body = request.SerializeAsString()](const internal::Rung&) { return body; };
     Run<Response>(std::move(spec), std::move(then));
   }
 
  private:
   void StartRange(CallSpec spec, const RangeQuery& query, Done<Read<RangeResult>> done) {
-    spec.method = "/etcdserverpb.KV/Range";
+    spec.method = Method::kRange;
     spec.past_revision = query.revision;
     spec.encode = [request = internal::ToRequest(query)](const internal::Rung& rung) mutable {
       request.set_serializable(!rung.linearizable);
-      return ToBytes(request);
+      return request.SerializeAsString();
     };
     Run<etcdserverpb::RangeResponse>(
         std::move(spec), [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
@@ -329,7 +342,7 @@ class Client::Impl {
   }
 
   template <class Request, class Response>
-  void WriteOnce(std::string what, const char* method, const Request& request,
+  void WriteOnce(std::string what, Method method, const Request& request,
                  const WriteOptions& options,
                  absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
     const auto response = std::make_shared<Response>();
@@ -337,16 +350,24 @@ class Client::Impl {
                      .method = method,
                      .body = request.SerializeAsString(),
                      .deadline = options.deadline,
-                     .decode = DecodeInto(response)},
+                     .decode = Decode(response)},
                     [response, then = std::move(then)](absl::StatusOr<CallAnswer> answer) mutable {
                       std::move(then)(std::move(answer), *response);
                     });
   }
 
   template <class Response>
+  static auto Decode(std::shared_ptr<Response> response) {
+    return [response = std::move(response)](RpcReply& reply, AnswerHeader* header) {
+      return DecodeReply<Response>(reply, header,
+                                   [&](Response& answer) { *response = std::move(answer); });
+    };
+  }
+
+  template <class Response>
   void Run(CallSpec spec, absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
     const auto response = std::make_shared<Response>();
-    spec.decode = DecodeInto(response);
+    spec.decode = Decode(response);
     dispatcher_.Start(std::move(spec), [response, then = std::move(then)](
                                            absl::StatusOr<CallAnswer> answer) mutable {
       std::move(then)(std::move(answer), *response);
@@ -533,7 +554,7 @@ void Client::Put(std::string_view key, std::string_view value, const WriteOption
   request.set_key(std::string(key));
   request.set_value(std::string(value));
   impl_->Write<etcdserverpb::PutRequest, etcdserverpb::PutResponse>(
-      std::move(spec), kPutMethod, std::move(request), options,
+      std::move(spec), Method::kPut, std::move(request), options,
       [done = std::move(done)](absl::StatusOr<CallAnswer> answer, auto&) mutable {
         if (!answer.ok()) return std::move(done)(answer.status());
         std::move(done)(WriteResult{TokenOf(*answer), 0, answer->attempts, answer->deduplicated});
@@ -556,7 +577,7 @@ void Client::Commit(const Txn& txn, const WriteOptions& options, Done<TxnResult>
   spec.write = txn.writes();
   spec.invalid = internal::Check(txn);
   impl_->Write<etcdserverpb::TxnRequest, etcdserverpb::TxnResponse>(
-      std::move(spec), kTxnMethod, internal::ToRequest(txn), options,
+      std::move(spec), Method::kTxn, internal::ToRequest(txn), options,
       [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
                                etcdserverpb::TxnResponse& response) mutable {
         if (!answer.ok()) return std::move(done)(answer.status());

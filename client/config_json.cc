@@ -248,6 +248,7 @@ absl::StatusOr<ClientOptions> ParseClientConfig(std::string_view text) {
   fields.Text("name", &options.name);
   fields.Text("disk_dir", &options.disk_dir);
   fields.Bool("exactly_once", &options.exactly_once);
+  fields.Bool("batch_stream", &options.batch_stream);
   fields.Bool("handle_termination", &options.handle_termination);
   fields.Number("max_clock_slow", &options.max_clock_slow);
   if (const json* prefixes = fields.Find("prefixes"); prefixes != nullptr) {

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "base/rng.h"
 #include "client/claim.h"
+#include "client/exchange_wire.h"
 
 namespace holdfast::internal {
 namespace {
@@ -45,7 +46,11 @@ Dispatcher::Dispatcher(const ClientOptions& options)
       clock_(ClockOf(options)),
       endpoints_(Shuffled(options.endpoints, SeedOf(options))),
       connections_(endpoints_, clock_),
-      router_(endpoints_.size(), policy_, options.hedge, clock_, SeedOf(options)) {}
+      router_(endpoints_.size(), policy_, options.hedge, clock_, SeedOf(options)) {
+  for (size_t i = 0; options.batch_stream && i < endpoints_.size(); ++i) {
+    links_.push_back(std::make_unique<ExchangeLink>(&loop_));
+  }
+}
 
 void Dispatcher::Close() {
   CHECK_MSG(!loop_.OnLoopThread(),
@@ -62,6 +67,7 @@ void Dispatcher::Close() {
     while (!calls_.empty()) empty_.Wait(&mutex_);
   }
   hedges_.Close();
+  for (const auto& link : links_) link->Close();
   loop_.Stop();
 }
 
@@ -87,6 +93,16 @@ void Dispatcher::Start(CallSpec spec, Call::Done done) {
   stats_.calls.Add();
   if (closing) call->Cancel();
   call->Start();
+}
+
+TryHandle Dispatcher::StartTry(size_t endpoint, const std::shared_ptr<grpc::Channel>& channel,
+                               RpcRequest request, std::shared_ptr<TryOwner> owner, bool hedge) {
+  if (!links_.empty() && OnStream(request.method)) {
+    return links_[endpoint]->Start(channel, std::move(request), std::move(owner), hedge);
+  }
+  return TryHandle(Rpc::Start(
+      &loop_, channel, std::move(request),
+      [owner = std::move(owner), hedge](RpcReply reply) { owner->OnTryDone(hedge, reply); }));
 }
 
 void Dispatcher::DumpTo(std::string* out) {

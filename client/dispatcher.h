@@ -16,6 +16,7 @@
 #include "client/connections.h"
 #include "client/endpoint.h"
 #include "client/event_loop.h"
+#include "client/exchange_link.h"
 #include "client/hedge_queue.h"
 #include "client/router.h"
 #include "holdfast/options.h"
@@ -53,6 +54,9 @@ class Dispatcher {
   EventLoop& loop() { return loop_; }
   Router& router() { return router_; }
   const std::vector<Endpoint>& endpoints() const { return endpoints_; }
+  // `owner` is told exactly once, never inside this.
+  TryHandle StartTry(size_t endpoint, const std::shared_ptr<grpc::Channel>& channel,
+                     RpcRequest request, std::shared_ptr<TryOwner> owner, bool hedge);
   Connections& connections() { return connections_; }
   CallStats& stats() { return stats_; }
   HedgeQueue& hedges() { return hedges_; }
@@ -71,6 +75,8 @@ class Dispatcher {
   Router router_;
   EventLoop loop_;
   HedgeQueue hedges_{&loop_};
+  // By endpoint; none without ClientOptions::batch_stream.
+  std::vector<std::unique_ptr<ExchangeLink>> links_;
 
   absl::Mutex mutex_;
   absl::CondVar empty_;

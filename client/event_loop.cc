@@ -1,5 +1,6 @@
 #include "client/event_loop.h"
 
+#include <algorithm>
 #include <utility>
 
 #include <grpcpp/alarm.h>
@@ -32,12 +33,27 @@ class AlarmTimer : public EventLoop::Timer, public Event {
 
 }  // namespace
 
-EventLoop::EventLoop()
-    : thread_([this] {
-        void* tag = nullptr;
-        bool ok = false;
-        while (queue_.Next(&tag, &ok)) static_cast<Event*>(tag)->Run(ok);
-      }) {}
+EventLoop::EventLoop() : thread_([this] { Loop(); }) {}
+
+void EventLoop::Loop() {
+  void* tag = nullptr;
+  bool ok = false;
+  std::vector<Deferred*> due;
+  while (queue_.Next(&tag, &ok)) {
+    static_cast<Event*>(tag)->Run(ok);
+    while (!deferred_.empty()) {
+      due.swap(deferred_);
+      for (Deferred* deferred : due) deferred->RunDeferred();
+      due.clear();
+    }
+  }
+}
+
+void EventLoop::Defer(Deferred* deferred) {
+  if (std::find(deferred_.begin(), deferred_.end(), deferred) == deferred_.end()) {
+    deferred_.push_back(deferred);
+  }
+}
 
 EventLoop::~EventLoop() { CHECK(!thread_.joinable()); }
 

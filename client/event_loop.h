@@ -4,6 +4,7 @@
 
 #include <memory>
 #include <thread>
+#include <vector>
 
 #include <grpcpp/completion_queue.h>
 
@@ -17,6 +18,13 @@ class Event {
  public:
   virtual ~Event() = default;
   virtual void Run(bool ok) = 0;  // on the loop's thread
+};
+
+// Work that an event has left for its end: what several callbacks in a row ask for is done at once.
+class Deferred {
+ public:
+  virtual ~Deferred() = default;
+  virtual void RunDeferred() = 0;
 };
 
 class EventLoop {
@@ -38,12 +46,19 @@ class EventLoop {
   // Threads: any. The timer may be dropped; it runs all the same.
   std::shared_ptr<Timer> After(absl::Duration delay, absl::AnyInvocable<void() &&> function);
 
+  // `deferred` runs after the event that runs now, once however often it is asked for there; it
+  // lives until then. REQUIRES: on the loop's thread.
+  void Defer(Deferred* deferred);
+
   // Runs what is queued and joins the thread. REQUIRES: not on the loop's thread; every RPC and
   // timer has completed, and none is started any more.
   void Stop();
 
  private:
+  void Loop();
+
   grpc::CompletionQueue queue_;
+  std::vector<Deferred*> deferred_;  // the loop's thread only
   std::thread thread_;
 };
 

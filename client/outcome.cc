@@ -21,6 +21,8 @@ Outcome Classify(const grpc::Status& status, const Asked& asked) {
   if (status.ok()) return Outcome::kOk;
   const grpc::StatusCode code = status.error_code();
   if (!asked.sent) {
+    // This client itself holds as much as it may.
+    if (code == grpc::StatusCode::RESOURCE_EXHAUSTED) return Outcome::kOverloaded;
     return code == grpc::StatusCode::DEADLINE_EXCEEDED ? Outcome::kTimedOut : Outcome::kNotSent;
   }
   // By text first: servers put some of these under more than one code.

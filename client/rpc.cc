@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include <fmt/format.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 
@@ -17,6 +18,9 @@ constexpr char kSourceKey[] = "holdfast-source";
 constexpr char kIncarnationKey[] = "holdfast-incarnation";
 constexpr char kDeduplicatedKey[] = "holdfast-deduplicated";
 constexpr char kRetryAfterKey[] = "holdfast-retry-after-ms";
+constexpr char kRequireLeaderKey[] = "hasleader";
+constexpr char kSessionKey[] = "holdfast-session";
+constexpr char kMaxAgeKey[] = "holdfast-max-age-ms";
 
 // TCP and HTTP/2 settings together: a host that is silent, or a process that is stopped, is given
 // up after this and the call moves on.
@@ -31,10 +35,6 @@ constexpr int kReconnectSeldomMs = 120'000;
 constexpr int kKeepaliveTimeMs = 10'000;
 constexpr int kKeepaliveTimeoutMs = 3000;
 constexpr int kResolveAgainMs = 1000;
-// A century: far above any age, far below overflow.
-constexpr int64_t kAgeMsMax = 100LL * 366 * 24 * 3600 * 1000;
-// No server is obeyed for longer.
-constexpr absl::Duration kRetryAfterMax = absl::Minutes(5);
 
 std::optional<std::string_view> Find(
     const std::multimap<grpc::string_ref, grpc::string_ref>& metadata, const char* key) {
@@ -44,6 +44,28 @@ std::optional<std::string_view> Find(
 }
 
 }  // namespace
+
+const char* PathOf(Method method) {
+  switch (method) {
+    case Method::kRange:
+      return "/etcdserverpb.KV/Range";
+    case Method::kPut:
+      return "/etcdserverpb.KV/Put";
+    case Method::kDeleteRange:
+      return "/etcdserverpb.KV/DeleteRange";
+    case Method::kTxn:
+      return "/etcdserverpb.KV/Txn";
+    case Method::kSessionOpen:
+      return "/holdfast.v1.Sessions/Open";
+    case Method::kSessionClose:
+      return "/holdfast.v1.Sessions/Close";
+  }
+  return "";
+}
+
+std::string Stamp::ToText() const {
+  return fmt::format("{:x}-{}-{}-{:x}", session, sequence, lowest_unacknowledged, digest);
+}
 
 std::shared_ptr<grpc::Channel> MakeChannel(const Endpoint& endpoint, Dialing dialing) {
   grpc::ChannelArguments args;
@@ -117,18 +139,28 @@ Rpc::Rpc(EventLoop* loop, const std::shared_ptr<grpc::Channel>& channel, RpcRequ
          Done done)
     : loop_(loop), stub_(channel), request_(std::move(request)), done_(std::move(done)) {
   context_.set_deadline(ToGrpcTimespan(request_.timeout));
-  for (const auto& [key, value] : request_.metadata) context_.AddMetadata(key, value);
+  if (request_.require_leader) context_.AddMetadata(kRequireLeaderKey, "true");
+  if (request_.max_age.has_value()) {
+    context_.AddMetadata(kMaxAgeKey, std::to_string(absl::ToInt64Milliseconds(*request_.max_age)));
+  }
+  if (request_.stamp.has_value()) context_.AddMetadata(kSessionKey, request_.stamp->ToText());
+}
+
+grpc::ByteBuffer Rpc::TakeBody() {
+  const grpc::Slice slice(request_.body);
+  request_.body.clear();
+  return grpc::ByteBuffer(&slice, 1);
 }
 
 void Rpc::StartOnConnection() {
-  unary_ = stub_.PrepareUnaryCall(&context_, request_.method, request_.body, loop_->queue());
+  unary_ = stub_.PrepareUnaryCall(&context_, PathOf(request_.method), TakeBody(), loop_->queue());
   unary_->StartCall();
   unary_->Finish(&reply_.body, &reply_.status, finished_.tag());
 }
 
 void Rpc::StartHeldBack() {
   reply_.sent = false;
-  stream_ = stub_.PrepareCall(&context_, request_.method, loop_->queue());
+  stream_ = stub_.PrepareCall(&context_, PathOf(request_.method), loop_->queue());
   stream_->StartCall(started_.tag());
 }
 
@@ -140,7 +172,7 @@ void Rpc::OnStarted(bool ok) {
   reply_.sent = true;
   pending_ = 2;
   // Both before either completes: a server may end the call without reading.
-  stream_->WriteLast(request_.body, grpc::WriteOptions(), written_.tag());
+  stream_->WriteLast(TakeBody(), grpc::WriteOptions(), written_.tag());
   stream_->Read(&reply_.body, read_.tag());
 }
 

@@ -1,4 +1,6 @@
-// One try of one unary RPC on one connection: bytes out, bytes in, and whether it ever left.
+// One try of one request: what is asked, what it is answered, and whether it ever left this
+// process. Rpc carries it as a unary call on one connection; ExchangeLink, as a part of a stream's
+// messages.
 #pragma once
 
 #include <cstdint>
@@ -6,8 +8,6 @@
 #include <optional>
 #include <string>
 #include <string_view>
-#include <utility>
-#include <vector>
 
 #include <grpcpp/channel.h>
 #include <grpcpp/client_context.h>
@@ -18,6 +18,8 @@
 #include "absl/time/time.h"
 #include "client/endpoint.h"
 #include "client/event_loop.h"
+#include "etcd/rpc.pb.h"
+#include "holdfast/exchange.pb.h"
 #include "holdfast/freshness.h"
 
 namespace holdfast::internal {
@@ -44,11 +46,27 @@ std::optional<absl::Duration> ParseRetryAfter(std::optional<std::string_view> ms
 // 0: not told, or not readable.
 uint64_t ParseIncarnation(std::optional<std::string_view> hex);
 
+enum class Method : uint8_t { kRange, kPut, kDeleteRange, kTxn, kSessionOpen, kSessionClose };
+// "/package.Service/Method"
+const char* PathOf(Method method);
+
+// Of a write in a session (docs/sessions.md).
+struct Stamp {
+  uint64_t session = 0;
+  uint64_t sequence = 0;
+  uint64_t lowest_unacknowledged = 0;
+  uint64_t digest = 0;
+
+  std::string ToText() const;  // as metadata has it
+};
+
 struct RpcRequest {
-  std::string method;  // "/package.Service/Method"
-  grpc::ByteBuffer body;
-  std::vector<std::pair<std::string, std::string>> metadata;
-  absl::Duration timeout;
+  Method method = Method::kRange;
+  std::string body;             // the encoded message
+  bool require_leader = false;  // hasleader
+  std::optional<absl::Duration> max_age = std::nullopt;
+  std::optional<Stamp> stamp = std::nullopt;
+  absl::Duration timeout = absl::ZeroDuration();
 };
 
 struct RpcReply {
@@ -56,13 +74,30 @@ struct RpcReply {
   // False: proven that the request never left this process. Not by gRPC's error texts, but by
   // holding the message back until a connection has taken the call.
   bool sent = true;
+  // The answer, of a status that is OK: one of the two. What `exchange` points to may be moved
+  // from, and is gone when the reply has been handled; its header is in `header`.
   grpc::ByteBuffer body;
+  v1::ExchangeReply* exchange = nullptr;
+  const etcdserverpb::ResponseHeader* header = nullptr;  // with `exchange`; without a revision
   AgeReport age;
   uint64_t incarnation = 0;  // 0: not told
   // Of a stamped write: this is what its stamp is answered for good; whether it was answered
   // before.
   std::optional<bool> deduplicated = std::nullopt;
   std::optional<absl::Duration> retry_after = std::nullopt;
+};
+
+// No server is obeyed for longer.
+inline constexpr absl::Duration kRetryAfterMax = absl::Minutes(5);
+// A century: far above any age, far below overflow.
+inline constexpr int64_t kAgeMsMax = 100LL * 366 * 24 * 3600 * 1000;
+
+// Who waits for tries. `hedge`: which of the two that may be under way at once.
+// Threads: the loop's.
+class TryOwner {
+ public:
+  virtual ~TryOwner() = default;
+  virtual void OnTryDone(bool hedge, RpcReply& reply) = 0;
 };
 
 class Rpc {
@@ -90,6 +125,7 @@ class Rpc {
 
   Rpc(EventLoop* loop, const std::shared_ptr<grpc::Channel>& channel, RpcRequest request,
       Done done);
+  grpc::ByteBuffer TakeBody();
   void StartOnConnection();
   void StartHeldBack();
   void OnStarted(bool ok);

@@ -11,7 +11,7 @@
 #define XXH_INLINE_ALL  // no shared object for users of the library
 #include <xxhash.h>
 
-#include "absl/synchronization/notification.h"
+#include "absl/synchronization/blocking_counter.h"
 #include "base/check.h"
 #include "base/rng.h"
 #include "base/strings.h"
@@ -27,13 +27,8 @@ namespace {
 // More than this often it would be something else that is wrong.
 constexpr int kStampsMax = 3;
 
-grpc::ByteBuffer ToBytes(const std::string& body) {
-  const grpc::Slice slice(body);
-  return grpc::ByteBuffer(&slice, 1);
-}
-
 uint64_t DigestOf(const WriteRequest& request, uint64_t salt) {
-  const uint64_t seed = XXH3_64bits_withSeed(request.method.data(), request.method.size(), salt);
+  const uint64_t seed = XXH3_64bits_withSeed(&request.method, sizeof(request.method), salt);
   return XXH3_64bits_withSeed(request.body.data(), request.body.size(), seed);
 }
 
@@ -88,26 +83,50 @@ void WriteSessions::Pump(Work* work) {
     const std::shared_ptr<Job> job = waiting_.front();
     if (!enabled_) {
       // As below, without a stamp.
-    } else if (current_ == nullptr) {
-      if (opening_for_ == nullptr) work->open_for = opening_for_ = job;
-      return;
-    } else if (!current_->open.empty() &&
-               current_->next - current_->open.begin()->first >= current_->window) {
-      if (current_->open.begin()->second) return;  // its answer makes room
-      // The oldest is one that nobody asks for now. It stays where it is, and new writes go on
-      // elsewhere.
-      current_ = nullptr;
-      continue;
-    } else {
-      job->session = current_;
-      job->sequence = current_->next++;
+    } else if (const std::shared_ptr<Session> session = FindRoom(); session != nullptr) {
+      job->session = session;
+      job->sequence = session->next++;
       ++job->stamps;
-      current_->open.emplace(job->sequence, true);
+      // At its end, for sequences only grow.
+      session->open.emplace_hint(session->open.end(), job->sequence, true);
+    } else {
+      const bool may_open = sessions_.empty() ||
+                            (sessions_.size() < kSessionsMax && Steady::now() >= open_not_before_);
+      if (may_open && opening_for_ == nullptr) work->open_for = opening_for_ = job;
+      return;  // a session that is opened, or an answer, makes room
     }
     waiting_.pop_front();
     if (job->timer != nullptr) std::exchange(job->timer, nullptr)->Cancel();
     work->launch.push_back(job);
   }
+}
+
+std::shared_ptr<WriteSessions::Session> WriteSessions::FindRoom() {
+  // One is filled before the next is begun: a session that is not needed is not opened.
+  for (size_t i = 0; i < sessions_.size();) {
+    const size_t at = (filled_ + i) % sessions_.size();
+    const std::shared_ptr<Session>& session = sessions_[at];
+    if (session->has_room()) {
+      filled_ = at;
+      return session;
+    }
+    if (session->open.begin()->second) {
+      ++i;  // its answer makes room
+      continue;
+    }
+    // The oldest is one that nobody asks for now. It stays where it is, and new writes go on
+    // elsewhere.
+    Retire(session);
+    i = 0;
+  }
+  return nullptr;
+}
+
+void WriteSessions::Retire(const std::shared_ptr<Session>& session) {
+  if (!std::exchange(session->in_use, false)) return;
+  const std::shared_ptr<Session> kept = session;  // the argument may be the one that is erased
+  sessions_.erase(std::find(sessions_.begin(), sessions_.end(), kept));
+  filled_ = 0;
 }
 
 void WriteSessions::Do(Work work) {
@@ -121,17 +140,17 @@ void WriteSessions::Do(Work work) {
 void WriteSessions::OpenSession(const std::shared_ptr<Job>& job) {
   CallSpec spec;
   spec.what = job->request.what;  // an error is told to the writes that wait
-  spec.method = "/holdfast.v1.Sessions/Open";
+  spec.method = Method::kSessionOpen;
   spec.write = true;
   spec.harmless = true;
   spec.rungs = {{}};
   spec.deadline = TimeTo(job->deadline);
-  spec.encode = [](const Rung&) { return ToBytes(""); };
+  spec.encode = [](const Rung&) { return std::string(); };
   const auto response = std::make_shared<v1::SessionOpenResponse>();
-  spec.decode = [response](grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
+  spec.decode = [response](RpcReply& reply, AnswerHeader* header) {
     using Traits = grpc::SerializationTraits<v1::SessionOpenResponse>;
-    if (!Traits::Deserialize(&bytes, response.get()).ok()) return false;
-    *header = response->header();
+    if (!Traits::Deserialize(&reply.body, response.get()).ok()) return false;
+    *header = {response->header().cluster_id(), response->header().revision()};
     return response->session() != 0 && response->window() != 0;
   };
   dispatcher_->Start(std::move(spec), [this, job, response](Call::Verdict verdict) {
@@ -147,16 +166,22 @@ void WriteSessions::OnOpened(const std::shared_ptr<Job>& job, uint64_t id, uint6
     absl::MutexLock lock(&mutex_);
     opening_for_ = nullptr;
     if (status.ok()) {
-      current_ = std::make_shared<Session>();
-      current_->id = id;
-      current_->window = window;
-    } else if (absl::IsUnimplemented(status)) {
+      auto session = std::make_shared<Session>();
+      session->id = id;
+      session->window = window;
+      session->in_use = true;
+      filled_ = sessions_.size();
+      sessions_.push_back(std::move(session));
+    } else if (absl::IsUnimplemented(status) && sessions_.empty()) {
       enabled_ = false;  // etcd: for good
     } else {
+      open_not_before_ = Steady::now() + absl::ToChronoNanoseconds(kOpenAgain);
       // If only this one's time was too short, the others go on trying in theirs.
-      const bool late = TimeTo(job->deadline) <= absl::ZeroDuration() && !closing_;
+      // So do all whose writes may go into a session that is open.
+      const bool late =
+          (TimeTo(job->deadline) <= absl::ZeroDuration() || !sessions_.empty()) && !closing_;
       for (auto it = waiting_.begin(); it != waiting_.end();) {
-        if (late && *it != job && TimeTo((*it)->deadline) > absl::ZeroDuration()) {
+        if (late && TimeTo((*it)->deadline) > absl::ZeroDuration()) {
           ++it;
           continue;
         }
@@ -176,50 +201,54 @@ void WriteSessions::OnOpened(const std::shared_ptr<Job>& job, uint64_t id, uint6
 void WriteSessions::CloseSession(uint64_t id, Call::Done done) {
   CallSpec spec;
   spec.what = "Close of a session";
-  spec.method = "/holdfast.v1.Sessions/Close";
+  spec.method = Method::kSessionClose;
   spec.write = true;
   spec.harmless = true;
   spec.rungs = {{}};
   spec.deadline = kCloseWait;
   v1::SessionCloseRequest request;
   request.set_session(id);
-  spec.encode = [body = request.SerializeAsString()](const Rung&) { return ToBytes(body); };
-  spec.decode = [](grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
+  spec.encode = [body = request.SerializeAsString()](const Rung&) { return body; };
+  spec.decode = [](RpcReply& reply, AnswerHeader* header) {
     v1::SessionCloseResponse response;
     using Traits = grpc::SerializationTraits<v1::SessionCloseResponse>;
-    if (!Traits::Deserialize(&bytes, &response).ok()) return false;
-    *header = response.header();
+    if (!Traits::Deserialize(&reply.body, &response).ok()) return false;
+    *header = {response.header().cluster_id(), response.header().revision()};
     return true;
   };
   dispatcher_->Start(std::move(spec), std::move(done));
 }
 
 void WriteSessions::Close() {
-  uint64_t id = 0;
+  std::vector<uint64_t> ids;
   {
     absl::MutexLock lock(&mutex_);
     closing_ = true;
-    if (current_ == nullptr || dispatcher_->router().QuorumGivenUp()) return;
-    // Writes under way would be refused for it, and end as unknown in any case.
-    for (const auto& [sequence, under_way] : current_->open) {
-      if (under_way) return;
+    if (dispatcher_->router().QuorumGivenUp()) return;
+    for (const auto& session : sessions_) {
+      // Writes under way would be refused for it, and end as unknown in any case.
+      const bool under_way =
+          std::ranges::any_of(session->open, [](const auto& one) { return one.second; });
+      if (!under_way) ids.push_back(session->id);
     }
-    id = current_->id;
-    current_ = nullptr;
+    for (const auto& session : sessions_) session->in_use = false;
+    sessions_.clear();
   }
-  absl::Notification closed;
-  CloseSession(id, [&closed](Call::Verdict) { closed.Notify(); });
-  closed.WaitForNotification();
+  absl::BlockingCounter closed(static_cast<int>(ids.size()));
+  for (const uint64_t id : ids) {
+    CloseSession(id, [&closed](Call::Verdict) { closed.DecrementCount(); });
+  }
+  closed.Wait();
 }
 
 // ---------------------------------------------------------------- a write's way
 
-std::string WriteSessions::StampOf(const Session& session, uint64_t sequence, uint64_t digest) {
+Stamp WriteSessions::StampOf(const Session& session, uint64_t sequence, uint64_t digest) {
   absl::MutexLock lock(&mutex_);
   // The write itself is in `open` until it is settled, so this is never above its own sequence.
   const uint64_t lowest =
       session.open.empty() ? sequence : std::min(sequence, session.open.begin()->first);
-  return fmt::format("{:x}-{}-{}-{:x}", session.id, sequence, lowest, digest);
+  return {session.id, sequence, lowest, digest};
 }
 
 void WriteSessions::Launch(const std::shared_ptr<Job>& job) {
@@ -229,7 +258,7 @@ void WriteSessions::Launch(const std::shared_ptr<Job>& job) {
   spec.write = true;
   spec.rungs = {{}};
   spec.deadline = TimeTo(job->deadline);
-  spec.encode = [job](const Rung&) { return ToBytes(job->request.body); };
+  spec.encode = [job](const Rung&) { return job->request.body; };
   spec.decode = job->request.decode;
   const auto fate = std::make_shared<WriteFate>();
   if (job->session != nullptr) {
@@ -318,7 +347,7 @@ void WriteSessions::FailWaiting(const Jobs& jobs, const absl::Status& status) {
 
 void WriteSessions::Settle(const std::shared_ptr<Session>& session, uint64_t sequence, Work* work) {
   session->open.erase(sequence);
-  if (session->open.empty() && session != current_ && !session->dead && !closing_) {
+  if (session->open.empty() && !session->in_use && !session->dead && !closing_) {
     session->dead = true;
     work->close.push_back(session->id);
   }
@@ -326,7 +355,7 @@ void WriteSessions::Settle(const std::shared_ptr<Session>& session, uint64_t seq
 
 void WriteSessions::Abandon(const std::shared_ptr<Session>& session) {
   session->dead = true;
-  if (current_ == session) current_ = nullptr;
+  Retire(session);
 }
 
 uint64_t WriteSessions::Keep(const Job& job, Work* work) {
@@ -367,10 +396,10 @@ bool WriteSessions::Resolve(uint64_t ticket, absl::Duration deadline, DecodeAny 
     write.session->open[write.sequence] = true;
     spec.what = write.what;
     spec.method = write.method;
-    spec.encode = [body = ToBytes(write.body)](const Rung&) { return body; };
-    spec.decode = [decode = std::move(decode), method = write.method](
-                      grpc::ByteBuffer& bytes, etcdserverpb::ResponseHeader* header) {
-      return decode(method, bytes, header);
+    spec.encode = [body = write.body](const Rung&) { return body; };
+    spec.decode = [decode = std::move(decode), method = write.method](RpcReply& reply,
+                                                                      AnswerHeader* header) {
+      return decode(method, reply, header);
     };
     spec.stamp = [this, session = write.session, sequence = write.sequence, digest = write.digest] {
       return StampOf(*session, sequence, digest);

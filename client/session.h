@@ -1,9 +1,10 @@
 // Writes that take effect once (docs/sessions.md): the client's side of a session.
 //
-// A session is opened with the first write. Each write gets the next sequence, and keeps it however
-// often it is sent; what it may not be sure of, the store's session knows. A write whose outcome is
-// still unknown at its deadline is kept, within limits, so that it can be asked for once more;
-// until it is settled or given up, the store keeps everything from it on (`lowest unacknowledged`).
+// A session is opened with the first write, and further ones when more writes are under way than
+// the windows of those have room for. Each write gets the next sequence, and keeps it however often
+// it is sent; what it may not be sure of, the store's session knows. A write whose outcome is still
+// unknown at its deadline is kept, within limits, so that it can be asked for once more; until it
+// is settled or given up, the store keeps everything from it on (`lowest unacknowledged`).
 //
 // No write is ever put under a second stamp once a try of it may have taken effect: a session that
 // the store does not know any more cannot tell, and so the outcome stays unknown.
@@ -19,8 +20,6 @@
 #include <string>
 #include <vector>
 
-#include <grpcpp/support/byte_buffer.h>
-
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
@@ -33,12 +32,12 @@ namespace holdfast::internal {
 
 // A write before it is stamped.
 struct WriteRequest {
-  std::string what;    // for error texts
-  std::string method;  // "/etcdserverpb.KV/Put"
-  std::string body;    // the encoded request
+  std::string what;  // for error texts
+  Method method = Method::kPut;
+  std::string body;  // the encoded request
   absl::Duration deadline;
-  // Keeps the answer for the caller and copies its header; false if it cannot be parsed.
-  std::function<bool(grpc::ByteBuffer&, etcdserverpb::ResponseHeader*)> decode;
+  // Keeps the answer for the caller; false if it cannot be parsed.
+  std::function<bool(RpcReply&, AnswerHeader*)> decode;
 };
 
 // Threads: all methods from any thread; `done` runs on the loop's thread.
@@ -49,6 +48,11 @@ class WriteSessions {
   static constexpr size_t kUnresolvedBytesMax = size_t{16} << 20;
   // Writes that wait for a session, or for room in its window; each until its deadline at most.
   static constexpr size_t kWaitingMax = 10'000;
+  // Sessions at once. Each holds as many writes under way as its window has room for (the server
+  // says; 128), so one more is opened when all are full: many callers, many sessions.
+  static constexpr size_t kSessionsMax = 64;
+  // After a further session could not be opened, none is asked for until then.
+  static constexpr absl::Duration kOpenAgain = absl::Seconds(1);
   // What the destructor of the client spends on telling the store that the session is over.
   static constexpr absl::Duration kCloseWait = absl::Milliseconds(250);
 
@@ -59,8 +63,7 @@ class WriteSessions {
   void Start(WriteRequest request, Call::Done done);
   // Asks again for the write that `ticket` (client/claim.h) stands for. False: none that can be
   // asked for; `done` is then not used. `decode` gets the answer and the method that was called.
-  using DecodeAny = std::function<bool(const std::string& method, grpc::ByteBuffer&,
-                                       etcdserverpb::ResponseHeader*)>;
+  using DecodeAny = std::function<bool(Method method, RpcReply&, AnswerHeader*)>;
   bool Resolve(uint64_t ticket, absl::Duration deadline, DecodeAny decode, Call::Done& done);
 
   // Best effort, before the dispatcher is closed: sends the store word that the session is over,
@@ -76,7 +79,10 @@ class WriteSessions {
     uint64_t next = 1;
     // The sequences that are not settled; the value: a call is under way for it.
     std::map<uint64_t, bool> open = {};
-    bool dead = false;  // the store does not know it, or somebody else writes in it
+    bool dead = false;    // the store does not know it, or somebody else writes in it
+    bool in_use = false;  // new writes may go into it: it is in `sessions_`
+
+    bool has_room() const { return open.empty() || next - open.begin()->first < window; }
   };
   // A write on its way.
   struct Job {
@@ -91,7 +97,7 @@ class WriteSessions {
   };
   struct Unresolved {
     std::string what;
-    std::string method;
+    Method method = Method::kPut;
     std::string body;
     uint64_t digest = 0;
     std::shared_ptr<Session> session = nullptr;
@@ -116,10 +122,14 @@ class WriteSessions {
   void OnWaitOver(const std::shared_ptr<Job>& job);
   void OnResolved(uint64_t ticket, const WriteFate& fate, Call::Verdict* verdict);
   void CloseSession(uint64_t id, Call::Done done);
-  std::string StampOf(const Session& session, uint64_t sequence, uint64_t digest);
+  Stamp StampOf(const Session& session, uint64_t sequence, uint64_t digest);
   // The sequence is settled, or given up.
   void Settle(const std::shared_ptr<Session>& session, uint64_t sequence, Work* work)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // One with room; null: all are full.
+  std::shared_ptr<Session> FindRoom() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // New writes go elsewhere from now on.
+  void Retire(const std::shared_ptr<Session>& session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Abandon(const std::shared_ptr<Session>& session) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t Keep(const Job& job, Work* work) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void FailWaiting(const Jobs& jobs, const absl::Status& status);
@@ -131,7 +141,9 @@ class WriteSessions {
   bool enabled_ ABSL_GUARDED_BY(mutex_);
   std::shared_ptr<Job> opening_for_ ABSL_GUARDED_BY(mutex_);  // null: no session is being opened
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
-  std::shared_ptr<Session> current_ ABSL_GUARDED_BY(mutex_);  // null: none is open
+  std::vector<std::shared_ptr<Session>> sessions_ ABSL_GUARDED_BY(mutex_);  // for new writes
+  size_t filled_ ABSL_GUARDED_BY(mutex_) = 0;  // which of them took the last write
+  Steady::time_point open_not_before_ ABSL_GUARDED_BY(mutex_) = {};
   std::deque<std::shared_ptr<Job>> waiting_ ABSL_GUARDED_BY(mutex_);
   uint64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, Unresolved> unresolved_ ABSL_GUARDED_BY(mutex_);  // by ticket: by age

@@ -171,8 +171,9 @@ absl::StatusOr<ApplyResult> ApplyStamped(const Command& command, MvccStore::Writ
   // What is in the way of the new bit goes first.
   Acknowledge(stamp.session(), stamp.lowest_unacknowledged(), &session, writer);
   if (!known) {
-    writer.PutMeta(result_key,
-                   Encode(ResultOf(command, *answer, static_cast<uint64_t>(writer.revision()))));
+    // Its bit was not set: the database has none.
+    writer.PutNewMeta(result_key,
+                      Encode(ResultOf(command, *answer, static_cast<uint64_t>(writer.revision()))));
     session.answered.set(stamp.sequence() % kSessionWindow);
   }
   session.used_ms = clock->now_ms;

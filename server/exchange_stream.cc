@@ -28,6 +28,9 @@ constexpr size_t kRequestOverhead = 64;
 // A batch may hold one request of the largest size, and the envelope. Below what the gRPC server
 // takes, so that a larger one gets our own text.
 constexpr size_t kBatchOverhead = size_t{64} << 10;
+// Gets that are looked up together. More would be sorted again and again where values are large,
+// and a round ends after kMessageBytes of them.
+constexpr size_t kGetsOfRound = 512;
 // Small replies of one message.
 constexpr size_t kMessageBytes = size_t{256} << 10;
 
@@ -123,6 +126,11 @@ void ClearHeader(etcdserverpb::ResponseHeader* header) {
   header->clear_raft_term();
 }
 
+void AddFreshness(const ReplyFreshness& fresh, ExchangeReply* reply) {
+  if (fresh.age_ms.has_value()) reply->set_age_ms(*fresh.age_ms);
+  reply->set_source(fresh.source);
+}
+
 }  // namespace
 
 // ---------------------------------------------------------------- life
@@ -159,12 +167,15 @@ void ExchangeStream::OnReadDone(bool ok) {
   grpc::ByteBuffer bytes;
   {
     absl::MutexLock lock(&mutex_);
-    reading_ = false;
     if (!ok) {
+      reading_ = false;
       read_to_end_ = true;
       return Flush();
     }
-    if (end_.has_value() || stopping_) return Flush();
+    if (end_.has_value() || stopping_) {
+      reading_ = false;
+      return Flush();
+    }
     bytes.Swap(&incoming_);
   }
   OnBatch(std::move(bytes));
@@ -173,12 +184,16 @@ void ExchangeStream::OnReadDone(bool ok) {
 }
 
 void ExchangeStream::OnWriteDone(bool ok) {
-  absl::MutexLock lock(&mutex_);
-  writing_ = false;
-  unread_bytes_ -= std::exchange(writing_bytes_, 0);
-  outgoing_.Clear();
-  if (!ok) End(absl::CancelledError("the client has gone"));
-  Flush();
+  {
+    absl::MutexLock lock(&mutex_);
+    writing_ = false;
+    unread_bytes_ -= std::exchange(writing_bytes_, 0);
+    outgoing_.Clear();
+    if (!ok) End(absl::CancelledError("the client has gone"));
+    Flush();
+    if (parked_.empty() || !HasRoom()) return;
+  }
+  Unpark();
 }
 
 void ExchangeStream::End(const absl::Status& status) {
@@ -187,6 +202,7 @@ void ExchangeStream::End(const absl::Status& status) {
   // Nobody reads it any more.
   out_.clear();
   large_.clear();
+  parked_.clear();
   timed_.clear();
 }
 
@@ -204,8 +220,7 @@ void ExchangeStream::Flush() {
     return Finish(ToGrpc(*end_));
   }
   if (!reading_ && !read_to_end_ && !stopping_ &&
-      bytes_under_way_ < host_->options.max_bytes_under_way &&
-      unread_bytes_ < host_->options.max_bytes_unread) {
+      bytes_under_way_ < host_->options.max_bytes_under_way && HasRoom()) {
     reading_ = true;
     StartRead(&incoming_);
   }
@@ -223,16 +238,19 @@ void ExchangeStream::SendNext() {
     limits->set_max_bytes_unread(host_->options.max_bytes_unread);
   }
   host_->reads->FillHeader(envelope.mutable_header());
-  envelope.set_incarnation(host_->machine->incarnation());
-  slices.push_back(ToSlice(envelope.SerializeAsString()));
   writing_bytes_ = 0;
   if (!out_.empty()) {
-    writing_bytes_ += out_.front().size();
-    slices.push_back(ToSlice(std::move(out_.front())));
+    envelope.set_incarnation(out_.front().incarnation);
+    writing_bytes_ += out_.front().bytes.size();
+    slices.push_back(ToSlice(std::move(out_.front().bytes)));
     out_.pop_front();
+  } else if (!large_.empty()) {
+    envelope.set_incarnation(large_.front().incarnation);
+  } else {
+    envelope.set_incarnation(host_->machine->incarnation());
   }
   // One part a message, each large reply in its turn: none holds up the others, or the small ones.
-  if (!large_.empty()) {
+  if (!large_.empty() && large_.front().incarnation == envelope.incarnation()) {
     Large large = std::move(large_.front());
     large_.pop_front();
     const std::string_view rest = std::string_view(large.bytes).substr(large.sent);
@@ -249,6 +267,7 @@ void ExchangeStream::SendNext() {
       large_.push_back(std::move(large));
     }
   }
+  slices.push_back(ToSlice(envelope.SerializeAsString()));
   outgoing_ = grpc::ByteBuffer(slices.data(), slices.size());
   writing_ = true;
   host_->counters.messages.Add();
@@ -287,6 +306,8 @@ void ExchangeStream::OnBatch(grpc::ByteBuffer bytes) {
   }
   {
     absl::MutexLock lock(&mutex_);
+    // Not before what was read is counted: the end of all requests may come with the next read.
+    reading_ = false;
     if (end_.has_value()) return;
     if (!bad.ok()) return End(bad);
     for (const uint64_t id : batch->requests->cancel()) {
@@ -343,6 +364,14 @@ void ExchangeStream::Begin(const BatchPtr& batch) {
       timed_.push_back(batch);
     }
     host_->WakeSweeper();
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    for (const Slots* reads : {&linearizable, &serializable}) {
+      for (const uint32_t slot : *reads) {
+        if (Scans(batch->request(slot))) scans_.insert(batch->request(slot).id());
+      }
+    }
   }
   if (!writes.empty()) Propose(batch, writes);
   if (!linearizable.empty()) ReadLinearizable(batch, std::move(linearizable));
@@ -413,6 +442,7 @@ void ExchangeStream::Propose(const BatchPtr& batch, const Slots& slots) {
 
 void ExchangeStream::OnResults(const BatchPtr& batch, const Slots& slots,
                                absl::Span<RequestPipeline::SlotResult> results) {
+  const uint64_t incarnation = host_->machine->incarnation();
   absl::MutexLock lock(&mutex_);
   size_t settled = 0;
   for (RequestPipeline::SlotResult& one : results) {
@@ -428,7 +458,7 @@ void ExchangeStream::OnResults(const BatchPtr& batch, const Slots& slots,
     }
     const auto* put = dynamic_cast<etcdserverpb::PutResponse*>(result.response.get());
     if (result.status.ok() && put != nullptr && !put->has_prev_kv()) {
-      std::string* out = Tail();
+      std::string* out = Tail(incarnation);
       const size_t before = out->size();
       AppendPutReply(id, put->header().revision(), deduplicated, out);
       NoteQueued(out->size() - before, 1);
@@ -442,7 +472,7 @@ void ExchangeStream::OnResults(const BatchPtr& batch, const Slots& slots,
       reply = ErrorReply(id, result.status);
     }
     if (deduplicated.has_value()) reply.set_deduplicated(*deduplicated);
-    Queue(reply, nullptr);
+    Queue(reply, incarnation, nullptr);
   }
   Settle(*batch, settled);
   Flush();
@@ -458,12 +488,7 @@ void ExchangeStream::ReadLinearizable(const BatchPtr& batch, Slots slots) {
         } else {
           // Freshness 5: the index was asked for after the arrival, so every write acknowledged
           // before the arrival is in the answer.
-          self->ReadNow(
-              batch, slots,
-              [host = self->host_, batch]() -> std::optional<absl::Duration> {
-                return base::Elapsed(batch->arrival, host->options.clock->Sample());
-              },
-              /*refuse=*/true);
+          self->ReadNow(batch, slots, self->AgeSinceArrival(batch), /*refuse=*/true);
         }
         absl::MutexLock lock(&self->mutex_);
         self->Flush();
@@ -514,57 +539,135 @@ ExchangeStream::Slots ExchangeStream::ReadNow(const BatchPtr& batch, const Slots
     const ExchangeRequest& request = batch->request(slot);
     if (Scans(request)) {
       // A scan waits for its thread: how young it will be is not known now.
-      ReadScan(batch, slot, age);
+      ReadScan(batch, slot, age, refuse);
     } else if (request.has_range() && IsPlainGet(request.range())) {
       gets.push_back(slot);
     } else if (!ReadOne(batch, slot, age, refuse, nullptr)) {
       too_old.push_back(slot);
     }
   }
-  if (!gets.empty()) ReadGets(batch, gets, age, refuse, &too_old);
+  if (!gets.empty()) ReadGets(batch, std::move(gets), age, refuse, &too_old);
   return too_old;
 }
 
-void ExchangeStream::ReadGets(const BatchPtr& batch, const Slots& slots, const AgeFn& age,
-                              bool refuse, Slots* too_old) {
+bool ExchangeStream::TooOld(const ExchangeRequest& request, std::optional<absl::Duration> age) {
+  if (!request.has_max_age_ms() || !WantsSerializable(request)) return false;
+  return !(age.has_value() &&
+           *age <= absl::Milliseconds(static_cast<int64_t>(request.max_age_ms())));
+}
+
+void ExchangeStream::RefuseTooOld(const BatchPtr& batch, const Slots& slots,
+                                  std::optional<absl::Duration> age) {
+  const ReplyFreshness fresh = FreshnessOf(age);
+  for (const uint32_t slot : slots) {
+    const ExchangeRequest& request = batch->request(slot);
+    ExchangeReply reply =
+        ErrorReply(request.id(),
+                   TooStale(age, absl::Milliseconds(static_cast<int64_t>(request.max_age_ms()))));
+    AddFreshness(fresh, &reply);
+    Answer(batch, slot, reply, nullptr);
+  }
+}
+
+void ExchangeStream::ReadGets(const BatchPtr& batch, Slots slots, const AgeFn& age, bool refuse,
+                              Slots* too_old) {
+  // As the unary door: what is too old already is not read.
+  const std::optional<absl::Duration> now = age();
+  const auto old = std::stable_partition(slots.begin(), slots.end(), [&](uint32_t slot) {
+    return !TooOld(batch->request(slot), now);
+  });
+  const Slots already(old, slots.end());
+  slots.erase(old, slots.end());
+  if (refuse) {
+    RefuseTooOld(batch, already, now);
+  } else {
+    too_old->insert(too_old->end(), already.begin(), already.end());
+  }
+  while (!slots.empty()) {
+    {
+      absl::MutexLock lock(&mutex_);
+      if (end_.has_value()) break;
+      if (!HasRoom()) {
+        const bool serializable = WantsSerializable(batch->request(slots.front()));
+        parked_.push_back({batch, std::move(slots), serializable, !refuse});
+        return;
+      }
+    }
+    ReadSomeGets(batch, &slots, age, refuse, too_old);
+  }
+  // Nobody is there any more: they are answered for the count's sake.
+  for (const uint32_t slot : slots) {
+    AnswerError(batch, slot, absl::CancelledError("the caller has gone"));
+  }
+}
+
+void ExchangeStream::Unpark() {
+  std::deque<Parked> parked;
+  {
+    absl::MutexLock lock(&mutex_);
+    parked.swap(parked_);
+  }
+  for (Parked& one : parked) {
+    if (one.serializable) {
+      ReadSerializable(one.batch, one.slots, one.may_refresh);
+    } else {
+      // Their index is confirmed: whatever is read from now on is linearizable.
+      ReadNow(one.batch, one.slots, AgeSinceArrival(one.batch), /*refuse=*/true);
+    }
+  }
+  absl::MutexLock lock(&mutex_);
+  Flush();
+}
+
+void ExchangeStream::ReadSomeGets(const BatchPtr& batch, Slots* slots, const AgeFn& age,
+                                  bool refuse, Slots* too_old) {
   struct Piece {
     uint32_t slot = 0;
     size_t begin = 0;
     size_t end = 0;
   };
+  const size_t window = std::min(slots->size(), kGetsOfRound);
   std::vector<KvReads::Get> gets;
-  gets.reserve(slots.size());
-  for (const uint32_t slot : slots) {
-    const ExchangeRequest& request = batch->request(slot);
+  gets.reserve(window);
+  for (size_t i = 0; i < window; ++i) {
+    const ExchangeRequest& request = batch->request((*slots)[i]);
     gets.push_back({request.range().key(), static_cast<int64_t>(request.min_revision())});
   }
   std::string responses;
   std::vector<Piece> pieces;
-  pieces.reserve(slots.size());
+  std::vector<bool> visited(slots->size());
+  pieces.reserve(window);
   host_->reads->GetMany(gets, [&](size_t i, const absl::Status& status,
                                   const storage::KeyValueView* kv, int64_t revision) {
+    visited[i] = true;
+    const uint32_t slot = (*slots)[i];
     if (!status.ok()) {
-      ExchangeReply reply = ErrorReply(batch->request(slots[i]).id(), status);
-      const ReplyFreshness fresh = FreshnessOf(age());
-      if (fresh.age_ms.has_value()) reply.set_age_ms(*fresh.age_ms);
-      reply.set_source(fresh.source);
-      return Answer(batch, slots[i], reply, nullptr);
+      ExchangeReply reply = ErrorReply(batch->request(slot).id(), status);
+      AddFreshness(FreshnessOf(age()), &reply);
+      Answer(batch, slot, reply, nullptr);
+      return true;
     }
     const size_t begin = responses.size();
     AppendGetResponse(kv, revision, &responses);
-    pieces.push_back({slots[i], begin, responses.size()});
+    pieces.push_back({slot, begin, responses.size()});
+    return responses.size() < kMessageBytes;
   });
+  Slots rest;
+  for (size_t i = 0; i < slots->size(); ++i) {
+    if (!visited[i]) rest.push_back((*slots)[i]);
+  }
+  *slots = std::move(rest);
+
   const std::optional<absl::Duration> now = age();
   const ReplyFreshness fresh = FreshnessOf(now);
+  const uint64_t incarnation = host_->machine->incarnation();
   Slots refused;
   {
     absl::MutexLock lock(&mutex_);
     size_t settled = 0;
     for (const Piece& piece : pieces) {
       const ExchangeRequest& request = batch->request(piece.slot);
-      if (request.range().serializable() && request.has_max_age_ms() &&
-          !(now.has_value() &&
-            *now <= absl::Milliseconds(static_cast<int64_t>(request.max_age_ms())))) {
+      if (TooOld(request, now)) {
         refused.push_back(piece.slot);
         continue;
       }
@@ -578,12 +681,11 @@ void ExchangeStream::ReadGets(const BatchPtr& batch, const Slots& slots, const A
         reply.set_id(request.id());
         CHECK(reply.mutable_range()->ParseFromArray(response.data(),
                                                     static_cast<int>(response.size())));
-        if (fresh.age_ms.has_value()) reply.set_age_ms(*fresh.age_ms);
-        reply.set_source(fresh.source);
-        Queue(reply, nullptr);
+        AddFreshness(fresh, &reply);
+        Queue(reply, incarnation, nullptr);
         continue;
       }
-      std::string* out = Tail();
+      std::string* out = Tail(incarnation);
       const size_t before = out->size();
       AppendRangeReply(request.id(), response, fresh, out);
       NoteQueued(out->size() - before, 1);
@@ -591,35 +693,19 @@ void ExchangeStream::ReadGets(const BatchPtr& batch, const Slots& slots, const A
     Settle(*batch, settled);
     Flush();
   }
-  if (!refuse) {
-    too_old->insert(too_old->end(), refused.begin(), refused.end());
-    return;
-  }
-  for (const uint32_t slot : refused) {
-    const ExchangeRequest& request = batch->request(slot);
-    ExchangeReply reply =
-        ErrorReply(request.id(),
-                   TooStale(now, absl::Milliseconds(static_cast<int64_t>(request.max_age_ms()))));
-    if (fresh.age_ms.has_value()) reply.set_age_ms(*fresh.age_ms);
-    reply.set_source(fresh.source);
-    Answer(batch, slot, reply, nullptr);
-  }
+  if (refuse) return RefuseTooOld(batch, refused, now);
+  too_old->insert(too_old->end(), refused.begin(), refused.end());
 }
 
 bool ExchangeStream::ReadOne(const BatchPtr& batch, uint32_t slot, const AgeFn& age, bool refuse,
                              std::shared_ptr<AnswerBudget::Reservation> reservation) {
   const ExchangeRequest& request = batch->request(slot);
   const auto min_revision = static_cast<int64_t>(request.min_revision());
-  const absl::Duration bound = absl::Milliseconds(static_cast<int64_t>(request.max_age_ms()));
-  const bool bounded = WantsSerializable(request) && request.has_max_age_ms();
-  const auto too_old = [&](std::optional<absl::Duration> now) {
-    return bounded && !(now.has_value() && *now <= bound);
-  };
   ExchangeReply reply;
   absl::Status status;
   std::optional<absl::Duration> now = age();
   // As the unary door: what is too old already is not read.
-  if (!too_old(now)) {
+  if (!TooOld(request, now)) {
     if (request.has_range()) {
       status = host_->reads->Evaluate(request.range(), min_revision, reservation.get(),
                                       reply.mutable_range());
@@ -631,59 +717,57 @@ bool ExchangeStream::ReadOne(const BatchPtr& batch, uint32_t slot, const AgeFn& 
     }
     now = age();
   }
-  if (status.ok() && too_old(now)) {
+  if (status.ok() && TooOld(request, now)) {
     if (!refuse) return false;
-    status = TooStale(now, bound);
+    status = TooStale(now, absl::Milliseconds(static_cast<int64_t>(request.max_age_ms())));
   }
   if (!status.ok()) reply = ErrorReply(request.id(), status);
   reply.set_id(request.id());
-  const ReplyFreshness fresh = FreshnessOf(now);
-  if (fresh.age_ms.has_value()) reply.set_age_ms(*fresh.age_ms);
-  reply.set_source(fresh.source);
+  AddFreshness(FreshnessOf(now), &reply);
   Answer(batch, slot, reply, std::move(reservation));
   return true;
 }
 
-void ExchangeStream::ReadScan(const BatchPtr& batch, uint32_t slot, const AgeFn& age) {
+void ExchangeStream::ReadScan(const BatchPtr& batch, uint32_t slot, const AgeFn& age, bool refuse) {
   const uint64_t id = batch->request(slot).id();
-  {
-    absl::MutexLock lock(&mutex_);
-    scans_.insert(id);
-  }
   const bool serializable = WantsSerializable(batch->request(slot));
-  absl::Status posted =
-      host_->reads->scans().Post([self = shared_from_this(), batch, slot, age, id, serializable]() {
-        bool skip = false;
-        {
-          absl::MutexLock lock(&self->mutex_);
-          self->scans_.erase(id);
-          // Nobody is there any more, or waits: spare the store a range that may be large.
-          skip = self->Cancelled(id) || self->end_.has_value() || batch->claimed[slot];
-        }
-        if (skip) {
-          return self->AnswerError(batch, slot, absl::CancelledError("the caller gave it up"));
-        }
-        auto reservation =
-            std::make_shared<AnswerBudget::Reservation>(&self->host_->reads->answers());
-        if (!serializable) {
-          self->ReadOne(batch, slot, age, /*refuse=*/true, std::move(reservation));
-        } else {
-          // The claim that the batch began with has aged in the queue.
-          const std::optional<raft::Claim> claim = self->host_->node->claim();
-          const AgeFn fresher = [clock = self->host_->options.clock, claim] {
-            return claim.has_value() ? std::optional(claim->AgeAt(clock->Sample())) : std::nullopt;
-          };
-          self->ReadOne(batch, slot, fresher, /*refuse=*/true, std::move(reservation));
-        }
-        absl::MutexLock lock(&self->mutex_);
-        self->Flush();
-      });
-  if (posted.ok()) return;
-  {
-    absl::MutexLock lock(&mutex_);
-    scans_.erase(id);
-  }
-  AnswerError(batch, slot, posted);
+  absl::Status posted = host_->reads->scans().Post([self = shared_from_this(), batch, slot, age, id,
+                                                    serializable, refuse]() {
+    bool skip = false;
+    {
+      absl::MutexLock lock(&self->mutex_);
+      // Nobody is there any more, or waits: spare the store a range that may be large.
+      skip = self->cancelled_.contains(id) || self->end_.has_value() || batch->claimed[slot];
+    }
+    if (skip) {
+      self->AnswerError(batch, slot, absl::CancelledError("the caller gave it up"));
+      absl::MutexLock lock(&self->mutex_);
+      self->Flush();
+      return;
+    }
+    auto reservation = std::make_shared<AnswerBudget::Reservation>(&self->host_->reads->answers());
+    if (!serializable) {
+      self->ReadOne(batch, slot, age, /*refuse=*/true, std::move(reservation));
+    } else {
+      // The claim that the batch began with has aged in the queue.
+      const std::optional<raft::Claim> claim = self->host_->node->claim();
+      const AgeFn fresher = [clock = self->host_->options.clock, claim] {
+        return claim.has_value() ? std::optional(claim->AgeAt(clock->Sample())) : std::nullopt;
+      };
+      if (!self->ReadOne(batch, slot, fresher, refuse, std::move(reservation))) {
+        self->Refresh(batch, {slot});
+      }
+    }
+    absl::MutexLock lock(&self->mutex_);
+    self->Flush();
+  });
+  if (!posted.ok()) AnswerError(batch, slot, posted);
+}
+
+ExchangeStream::AgeFn ExchangeStream::AgeSinceArrival(const BatchPtr& batch) const {
+  return [clock = host_->options.clock, batch]() -> std::optional<absl::Duration> {
+    return base::Elapsed(batch->arrival, clock->Sample());
+  };
 }
 
 ReplyFreshness ExchangeStream::FreshnessOf(std::optional<absl::Duration> age) const {
@@ -699,6 +783,10 @@ ReplyFreshness ExchangeStream::FreshnessOf(std::optional<absl::Duration> age) co
 bool ExchangeStream::Claim(Batch& batch, size_t slot) {
   if (batch.claimed[slot]) return false;
   batch.claimed[slot] = true;
+  if (!scans_.empty()) {
+    scans_.erase(batch.request(slot).id());
+    cancelled_.erase(batch.request(slot).id());
+  }
   return true;
 }
 
@@ -714,39 +802,42 @@ void ExchangeStream::AnswerError(const BatchPtr& batch, size_t slot, const absl:
 
 void ExchangeStream::Answer(const BatchPtr& batch, size_t slot, const ExchangeReply& reply,
                             std::shared_ptr<AnswerBudget::Reservation> reservation) {
+  const uint64_t incarnation = host_->machine->incarnation();
   absl::MutexLock lock(&mutex_);
   if (!Claim(*batch, slot)) return;
-  if (!end_.has_value()) Queue(reply, std::move(reservation));
+  if (!end_.has_value()) Queue(reply, incarnation, std::move(reservation));
   Settle(*batch, 1);
 }
 
-void ExchangeStream::Queue(const ExchangeReply& reply,
+void ExchangeStream::Queue(const ExchangeReply& reply, uint64_t incarnation,
                            std::shared_ptr<AnswerBudget::Reservation> reservation) {
   const size_t size = reply.ByteSizeLong();
   if (size > host_->options.part_bytes) {
-    Large large{.id = reply.id(), .reservation = std::move(reservation)};
+    Large large{
+        .id = reply.id(), .incarnation = incarnation, .reservation = std::move(reservation)};
     CHECK(reply.AppendToString(&large.bytes));
     unread_bytes_ += large.bytes.size();
     large_.push_back(std::move(large));
     return;
   }
-  std::string* out = Tail();
+  std::string* out = Tail(incarnation);
   const size_t before = out->size();
   AppendReply(reply, out);
   NoteQueued(out->size() - before, 1);
 }
 
-std::string* ExchangeStream::Tail() {
-  if (out_.empty() || out_.back().size() > kMessageBytes) out_.emplace_back();
-  return &out_.back();
+std::string* ExchangeStream::Tail(uint64_t incarnation) {
+  if (out_.empty() || out_.back().bytes.size() > kMessageBytes ||
+      out_.back().incarnation != incarnation) {
+    out_.push_back({.incarnation = incarnation});
+  }
+  return &out_.back().bytes;
 }
 
 void ExchangeStream::NoteQueued(size_t bytes, size_t replies) {
   unread_bytes_ += bytes;
   host_->counters.replies.Add(replies);
 }
-
-bool ExchangeStream::Cancelled(uint64_t id) { return cancelled_.erase(id) != 0; }
 
 bool ExchangeStream::SweepTimeouts(const base::ClockSample& now) {
   absl::MutexLock lock(&mutex_);
@@ -772,7 +863,7 @@ bool ExchangeStream::SweepTimeouts(const base::ClockSample& now) {
                              "holdfast: no result within timeout_ms, {}: a write may still take "
                              "effect",
                              batch->request(slot).timeout_ms()))),
-              nullptr);
+              /*incarnation=*/0, nullptr);
       }
       batch->first_timeout_ns = next_ns;
       Settle(*batch, settled);

@@ -100,11 +100,24 @@ class ExchangeStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
   struct Large {
     uint64_t id = 0;
     std::string bytes = {};
+    uint64_t incarnation = 0;
     size_t sent = 0;
     std::shared_ptr<AnswerBudget::Reservation> reservation = nullptr;
   };
   // How old an answer is that was read just now; nullopt: unknown.
   using AgeFn = std::function<std::optional<absl::Duration>()>;
+  // Gets for whose answers there was no room: at most what was read before the answers were.
+  struct Parked {
+    BatchPtr batch = nullptr;
+    Slots slots = {};
+    bool serializable = false;
+    bool may_refresh = false;
+  };
+  // Small replies of one message, and whose they are: header and incarnation stand once for all.
+  struct Message {
+    std::string bytes = {};
+    uint64_t incarnation = 0;
+  };
 
   explicit ExchangeStream(ExchangeHost* host) : host_(host) {}
 
@@ -123,12 +136,21 @@ class ExchangeStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
   // instead of answered (never, if `refuse`: then it is refused); so is no scan, which answers
   // later.
   Slots ReadNow(const BatchPtr& batch, const Slots& slots, const AgeFn& age, bool refuse);
-  void ReadGets(const BatchPtr& batch, const Slots& slots, const AgeFn& age, bool refuse,
-                Slots* too_old);
+  // As far as there is room for their answers; the rest is parked.
+  void ReadGets(const BatchPtr& batch, Slots slots, const AgeFn& age, bool refuse, Slots* too_old);
+  // One round of it: takes the slots that it has answered out of `slots`.
+  void ReadSomeGets(const BatchPtr& batch, Slots* slots, const AgeFn& age, bool refuse,
+                    Slots* too_old);
+  static bool TooOld(const v1::ExchangeRequest& request, std::optional<absl::Duration> age);
+  void RefuseTooOld(const BatchPtr& batch, const Slots& slots, std::optional<absl::Duration> age);
   // One that is not a plain get. False: too old, and not answered.
   bool ReadOne(const BatchPtr& batch, uint32_t slot, const AgeFn& age, bool refuse,
                std::shared_ptr<AnswerBudget::Reservation> reservation);
-  void ReadScan(const BatchPtr& batch, uint32_t slot, const AgeFn& age);
+  void ReadScan(const BatchPtr& batch, uint32_t slot, const AgeFn& age, bool refuse);
+  // Goes on with gets that waited for room.
+  void Unpark();
+  // Of a linearizable read of the batch.
+  AgeFn AgeSinceArrival(const BatchPtr& batch) const;
   ReplyFreshness FreshnessOf(std::optional<absl::Duration> age) const;
 
   // True: the caller of this answers the request.
@@ -139,17 +161,20 @@ class ExchangeStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
   // Claims and answers, in parts if it is large.
   void Answer(const BatchPtr& batch, size_t slot, const v1::ExchangeReply& reply,
               std::shared_ptr<AnswerBudget::Reservation> reservation);
-  void Queue(const v1::ExchangeReply& reply, std::shared_ptr<AnswerBudget::Reservation> reservation)
+  void Queue(const v1::ExchangeReply& reply, uint64_t incarnation,
+             std::shared_ptr<AnswerBudget::Reservation> reservation)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  // Where small replies go.
-  std::string* Tail() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Where small replies of this incarnation go.
+  std::string* Tail(uint64_t incarnation) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void NoteQueued(size_t bytes, size_t replies) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Sends, reads and ends, as far as gRPC and the limits permit. After every change.
   void Flush() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SendNext() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  bool Cancelled(uint64_t id) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool HasRoom() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return unread_bytes_ < host_->options.max_bytes_unread;
+  }
 
   ExchangeHost* const host_;
   std::shared_ptr<ExchangeStream> self_;  // until OnDone
@@ -157,17 +182,19 @@ class ExchangeStream : public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::By
 
   absl::Mutex mutex_;
   std::vector<BatchPtr> timed_ ABSL_GUARDED_BY(mutex_);  // batches with a timeout in them
-  // Scans that have not begun, and those among them that were cancelled.
+  // Scans that are not answered, and those among them that were cancelled.
   absl::flat_hash_set<uint64_t> scans_ ABSL_GUARDED_BY(mutex_);
   absl::flat_hash_set<uint64_t> cancelled_ ABSL_GUARDED_BY(mutex_);
   size_t under_way_ ABSL_GUARDED_BY(mutex_) = 0;  // requests not answered
   size_t bytes_under_way_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::deque<std::string> out_ ABSL_GUARDED_BY(mutex_);  // small replies, encoded
-  std::deque<Large> large_ ABSL_GUARDED_BY(mutex_);      // each in its turn
+  std::deque<Message> out_ ABSL_GUARDED_BY(mutex_);  // small replies
+  std::deque<Parked> parked_ ABSL_GUARDED_BY(mutex_);
+  std::deque<Large> large_ ABSL_GUARDED_BY(mutex_);  // each in its turn
   size_t unread_bytes_ ABSL_GUARDED_BY(mutex_) = 0;  // in out_, large_ and the write that is out
   size_t writing_bytes_ ABSL_GUARDED_BY(mutex_) = 0;
   grpc::ByteBuffer outgoing_ ABSL_GUARDED_BY(mutex_);  // of the write that is out
   bool greeted_ ABSL_GUARDED_BY(mutex_) = false;       // the limits were told
+  // A read is out, or what it brought is not counted yet.
   bool reading_ ABSL_GUARDED_BY(mutex_) = false;
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool read_to_end_ ABSL_GUARDED_BY(mutex_) = false;

@@ -4,9 +4,6 @@ add_library(holdfast_server_kv STATIC
   apply_session.cc
   command_keys.cc
   db_directory.cc
-  exchange_codec.cc
-  exchange_service.cc
-  exchange_stream.cc
   kv_codec.cc
   kv_reads.cc
   kv_service.cc kv_validate.cc lease_record.cc range_stream.cc

@@ -95,24 +95,24 @@ void KvReads::GetMany(absl::Span<const Get> gets, Answer answer) {
   keys.reserve(gets.size());
   index.reserve(gets.size());
   for (size_t i = 0; i < gets.size(); ++i) {
-    if (revision < gets[i].min_revision) {
-      answer(i, Behind(revision, gets[i].min_revision), nullptr, revision);
-    } else if (!trusted.ok()) {
-      answer(i, trusted, nullptr, revision);
-    } else {
+    absl::Status refused = trusted;
+    if (revision < gets[i].min_revision) refused = Behind(revision, gets[i].min_revision);
+    if (refused.ok()) {
       keys.push_back(gets[i].key);
       index.push_back(i);
+    } else if (!answer(i, refused, nullptr, revision)) {
+      return;
     }
   }
   std::vector<bool> answered(keys.size());
   const absl::Status status = view->GetMany(keys, [&](size_t i, const storage::KeyValueView* kv) {
     answered[i] = true;
-    answer(index[i], absl::OkStatus(), kv, revision);
+    return answer(index[i], absl::OkStatus(), kv, revision);
   });
   if (status.ok()) return;
   StopIfDamaged(status);
   for (size_t i = 0; i < keys.size(); ++i) {
-    if (!answered[i]) answer(index[i], status, nullptr, revision);
+    if (!answered[i] && !answer(index[i], status, nullptr, revision)) return;
   }
 }
 

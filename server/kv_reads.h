@@ -54,12 +54,13 @@ class KvReads {
                         etcdserverpb::TxnResponse* response);
 
   // Many plain gets of one state, each with a min_revision of its own. `answer` is called once for
-  // each: OK with the record (null: no such key) and the state's revision, or its refusal.
+  // each, until it returns false: OK with the record (null: no such key) and the state's revision,
+  // or its refusal.
   struct Get {
     std::string_view key;
     int64_t min_revision = 0;
   };
-  using Answer = absl::FunctionRef<void(size_t index, const absl::Status& status,
+  using Answer = absl::FunctionRef<bool(size_t index, const absl::Status& status,
                                         const storage::KeyValueView* kv, int64_t revision)>;
   void GetMany(absl::Span<const Get> gets, Answer answer);
 

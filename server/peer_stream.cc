@@ -23,13 +23,12 @@
 #include "base/check.h"
 #include "base/log.h"
 #include "base/strings.h"
-#include "server/peer_codec.h"
 
 namespace holdfast::server {
 namespace {
 
-// A frame that was longer than this gives its memory back instead of keeping it for the next one.
-constexpr size_t kKeepFrameBytes = size_t{1} << 20;
+// As in raft.proto; frames are encoded and decoded by peer_codec.h, not by generated code.
+constexpr char kStreamMethod[] = "/holdfast.raft.v1.Peer/Stream";
 constexpr absl::Duration kWarnInterval = absl::Seconds(10);
 
 absl::Status Refusal(const std::string& text) {
@@ -129,15 +128,18 @@ std::deque<PeerStream::Queued> PeerStream::TakeBatch() {
 }
 
 void PeerStream::WriteBatch(std::deque<Queued> batch) {
-  out_.Clear();
-  for (const Queued& queued : batch) EncodeMessage(queued.message, out_.add_messages());
+  size_t bytes = 0;
+  for (const Queued& queued : batch) bytes += queued.bytes;
+  FrameWriter frame(bytes);
+  for (const Queued& queued : batch) frame.Add(queued.message);
+  out_ = std::move(frame).Finish();
   batch.clear();
   StartWriteCall(&out_);
 }
 
 void PeerStream::HandleWriteDone(bool ok) {
   if (!ok) End(absl::UnavailableError("connection lost while writing"), /*cancel=*/true);
-  if (out_.ByteSizeLong() > kKeepFrameBytes) raft::v1::Frame().Swap(&out_);
+  out_.Clear();
   std::deque<Queued> batch;
   {
     absl::MutexLock lock(&mutex_);
@@ -161,7 +163,11 @@ void PeerStream::HandleReadDone(bool ok) {
     return;
   }
   const bool hello = greeting();
-  const absl::Status status = hello ? TakeHello() : TakeMessages();
+  absl::StatusOr<PeerFrame> frame = DecodeFrame(&in_);
+  in_.Clear();
+  const absl::Status status = !frame.ok() ? frame.status()
+                              : hello     ? TakeHello(*frame)
+                                          : TakeMessages(*std::move(frame));
   if (!status.ok()) {
     // An accepted stream that was never open has nothing in flight: its refusal reaches the peer.
     End(status, /*cancel=*/dialed_ || !hello);
@@ -175,15 +181,15 @@ void PeerStream::HandleReadDone(bool ok) {
   if (!ending_) StartReadCall(&in_);
 }
 
-void PeerStream::EncodeHello(raft::v1::Frame* frame) const {
-  frame->Clear();
-  raft::v1::Hello* hello = frame->mutable_hello();
-  hello->set_protocol(kPeerProtocol);
-  hello->set_cluster_id(cluster_id_);
-  hello->set_from(self_.value);
-  hello->set_to(peer_.value);
-  hello->set_disk_id(disk_id_);
-  hello->set_incarnation(incarnation());
+grpc::ByteBuffer PeerStream::OwnHello() const {
+  raft::v1::Hello hello;
+  hello.set_protocol(kPeerProtocol);
+  hello.set_cluster_id(cluster_id_);
+  hello.set_from(self_.value);
+  hello.set_to(peer_.value);
+  hello.set_disk_id(disk_id_);
+  hello.set_incarnation(incarnation());
+  return EncodeHello(hello);
 }
 
 // Asked anew for each greeting: a member learns it while it runs.
@@ -210,11 +216,11 @@ absl::Status PeerStream::CheckCluster(const raft::v1::Hello& hello) const {
   return absl::OkStatus();
 }
 
-absl::Status PeerStream::TakeHello() {
-  if (!in_.has_hello() || in_.messages_size() > 0) {
+absl::Status PeerStream::TakeHello(const PeerFrame& frame) {
+  if (!frame.hello || !frame.messages.empty()) {
     return Refusal("the first frame of a peer stream must be a hello and nothing else");
   }
-  const raft::v1::Hello& hello = in_.hello();
+  const raft::v1::Hello& hello = *frame.hello;
   if (hello.protocol() != kPeerProtocol) {
     return Refusal(fmt::format(
         "member {:x} speaks peer protocol {}, member {:x} speaks {}: upgrade the older one",
@@ -238,21 +244,16 @@ absl::Status PeerStream::TakeHello() {
   return absl::OkStatus();
 }
 
-absl::Status PeerStream::TakeMessages() {
-  if (in_.has_hello()) return Refusal("a second hello on one stream");
-  std::vector<raft::Message> messages;
-  messages.reserve(in_.messages_size());
-  for (raft::v1::Message& wire : *in_.mutable_messages()) {
-    absl::StatusOr<raft::Message> message = DecodeMessage(std::move(wire));
-    if (!message.ok()) return message.status();
-    if (message->from != peer_ || message->to != self_) {
+absl::Status PeerStream::TakeMessages(PeerFrame frame) {
+  if (frame.hello) return Refusal("a second hello on one stream");
+  for (const raft::Message& message : frame.messages) {
+    if (message.from != peer_ || message.to != self_) {
       return absl::InvalidArgumentError(base::ToAbsl(
           fmt::format("a message from {} to {} on the stream of members {} and {}",
-                      message->from.value, message->to.value, peer_.value, self_.value)));
+                      message.from.value, message.to.value, peer_.value, self_.value)));
     }
-    messages.push_back(*std::move(message));
   }
-  if (!messages.empty()) owner_->OnMessages(std::move(messages));
+  if (!frame.messages.empty()) owner_->OnMessages(std::move(frame.messages));
   return absl::OkStatus();
 }
 
@@ -283,7 +284,7 @@ void PeerStream::FinishOpen() {
     }
   }
   if (!dialed_) {
-    EncodeHello(&out_);
+    out_ = OwnHello();
     StartWriteCall(&out_);
   } else if (!batch.empty()) {
     WriteBatch(std::move(batch));
@@ -336,11 +337,12 @@ DialedStream::DialedStream(const PeerTransport::Options& options, Owner* owner, 
 void DialedStream::Start() {
   absl::StatusOr<std::shared_ptr<grpc::Channel>> channel = CreatePeerChannel(options_, remote());
   CHECK_OK(channel.status());
-  stub_ = raft::v1::Peer::NewStub(*channel);
-  stub_->async()->Stream(&context_, this);
+  stub_ = std::make_unique<grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>>(
+      *std::move(channel));
+  stub_->PrepareBidiStreamingCall(&context_, kStreamMethod, {}, this);
   AddHold();
   StartRead(&in_);
-  EncodeHello(&out_);
+  out_ = OwnHello();
   StartWrite(&out_);
   StartCall();
 }

@@ -15,6 +15,7 @@
 // one frame is being written, and one is being read.
 #pragma once
 
+#include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/grpcpp.h>
 
 #include <deque>
@@ -26,9 +27,10 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/synchronization/mutex.h"
-#include "holdfast/raft.grpc.pb.h"
+#include "holdfast/raft.pb.h"
 #include "replication/messages.h"
 #include "server/peer_channel.h"
+#include "server/peer_codec.h"
 #include "server/peer_transport.h"
 
 namespace holdfast::server {
@@ -90,15 +92,15 @@ class PeerStream {
   void HandleDone(const absl::Status& why);
 
   // The call itself. EndCall is called once, with no write in flight, and starts nothing after it.
-  virtual void StartReadCall(raft::v1::Frame* in) = 0;
-  virtual void StartWriteCall(const raft::v1::Frame* out) = 0;
+  virtual void StartReadCall(grpc::ByteBuffer* in) = 0;
+  virtual void StartWriteCall(const grpc::ByteBuffer* out) = 0;
   virtual void CancelCall() = 0;
   virtual void EndCall(const absl::Status& why) = 0;
 
-  void EncodeHello(raft::v1::Frame* frame) const;
+  grpc::ByteBuffer OwnHello() const;
 
-  raft::v1::Frame in_;   // the read in flight
-  raft::v1::Frame out_;  // the write in flight: belongs to whoever set writing_
+  grpc::ByteBuffer in_;   // the read in flight
+  grpc::ByteBuffer out_;  // the write in flight: belongs to whoever set writing_
 
  private:
   enum class State {
@@ -116,8 +118,8 @@ class PeerStream {
   void EndIfIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   uint64_t incarnation() const;
   absl::Status CheckCluster(const raft::v1::Hello& hello) const;
-  absl::Status TakeHello();
-  absl::Status TakeMessages();
+  absl::Status TakeHello(const PeerFrame& frame);
+  absl::Status TakeMessages(PeerFrame frame);
   // Takes the write if it is free and there is something to write; the caller then calls
   // WriteBatch without the lock.
   std::deque<Queued> TakeBatch() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
@@ -154,7 +156,7 @@ class PeerStream {
 // The end that dials. Created, then Start()ed once; never destroyed on a gRPC thread (see
 // CreatePeerChannel).
 class DialedStream final : public PeerStream,
-                           private grpc::ClientBidiReactor<raft::v1::Frame, raft::v1::Frame> {
+                           private grpc::ClientBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   // REQUIRES: PeerTarget(url) is OK.
   DialedStream(const PeerTransport::Options& options, Owner* owner, NodeId peer, std::string url);
@@ -166,19 +168,19 @@ class DialedStream final : public PeerStream,
   void OnWriteDone(bool ok) override { HandleWriteDone(ok); }
   void OnDone(const grpc::Status& status) override { HandleDone(FromGrpc(status)); }
 
-  void StartReadCall(raft::v1::Frame* in) override { StartRead(in); }
-  void StartWriteCall(const raft::v1::Frame* out) override { StartWrite(out); }
+  void StartReadCall(grpc::ByteBuffer* in) override { StartRead(in); }
+  void StartWriteCall(const grpc::ByteBuffer* out) override { StartWrite(out); }
   void CancelCall() override { context_.TryCancel(); }
   void EndCall(const absl::Status& why) override { RemoveHold(); }
 
   const PeerTransport::Options options_;
-  std::unique_ptr<raft::v1::Peer::Stub> stub_;
+  std::unique_ptr<grpc::TemplatedGenericStub<grpc::ByteBuffer, grpc::ByteBuffer>> stub_;
   grpc::ClientContext context_;
 };
 
 // The end that is dialed.
 class AcceptedStream final : public PeerStream,
-                             public grpc::ServerBidiReactor<raft::v1::Frame, raft::v1::Frame> {
+                             public grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer> {
  public:
   AcceptedStream(const PeerTransport::Options& options, Owner* owner,
                  grpc::CallbackServerContext* context);
@@ -190,8 +192,8 @@ class AcceptedStream final : public PeerStream,
   void OnWriteDone(bool ok) override { HandleWriteDone(ok); }
   void OnDone() override { HandleDone(absl::OkStatus()); }
 
-  void StartReadCall(raft::v1::Frame* in) override { StartRead(in); }
-  void StartWriteCall(const raft::v1::Frame* out) override { StartWrite(out); }
+  void StartReadCall(grpc::ByteBuffer* in) override { StartRead(in); }
+  void StartWriteCall(const grpc::ByteBuffer* out) override { StartWrite(out); }
   void CancelCall() override { context_->TryCancel(); }
   void EndCall(const absl::Status& why) override { Finish(ToGrpc(why)); }
 

@@ -50,7 +50,8 @@
 namespace holdfast::server {
 namespace {
 
-using raft::v1::Frame;
+// A frame as it stands on the wire (peer_codec.h).
+using Frame = grpc::ByteBuffer;
 
 constexpr absl::Duration kReverseDialAfter = absl::Seconds(2);
 // From the creation of a stream to the peer's Hello, connecting included.
@@ -160,7 +161,8 @@ class PeerTransportImpl final : public PeerTransport, public PeerStream::Owner {
   };
   using PeerMap = std::map<NodeId, Peer>;
 
-  class Service final : public raft::v1::Peer::WithCallbackMethod_Stream<raft::v1::Peer::Service> {
+  class Service final
+      : public raft::v1::Peer::WithRawCallbackMethod_Stream<raft::v1::Peer::Service> {
    public:
     explicit Service(PeerTransportImpl* transport) : transport_(transport) {}
     grpc::ServerBidiReactor<Frame, Frame>* Stream(grpc::CallbackServerContext* context) override {

@@ -10,6 +10,7 @@ namespace {
 constexpr size_t kWord = sizeof(uint64_t);
 constexpr size_t kAnsweredWords = kSessionWindow / 64;
 static_assert(kAnsweredWords * 64 == kSessionWindow);
+constexpr std::bitset<kSessionWindow> kLowWord(UINT64_MAX);
 // digest, op, kind, code, revision
 constexpr size_t kResultHeaderBytes = kWord + 4 + 1 + 4 + kWord;
 
@@ -50,6 +51,7 @@ std::string SessionResultMetaKey(uint64_t session, uint64_t sequence) {
 
 std::string Encode(const SessionClockRecord& record) {
   std::string bytes;
+  bytes.reserve(4 * kWord);
   for (const uint64_t number : {record.now_ms, record.sessions, record.cursor, record.generation}) {
     base::AppendBigEndian64(bytes, number);
   }
@@ -67,15 +69,12 @@ bool Decode(std::string_view bytes, SessionClockRecord* record) {
 
 std::string Encode(const SessionRecord& record) {
   std::string bytes;
+  bytes.reserve((4 + kAnsweredWords) * kWord);
   for (const uint64_t number : {record.generation, record.ttl_ms, record.used_ms, record.lowest}) {
     base::AppendBigEndian64(bytes, number);
   }
   for (size_t word = 0; word < kAnsweredWords; ++word) {
-    uint64_t bits = 0;
-    for (size_t i = 0; i < 64; ++i) {
-      if (record.answered[word * 64 + i]) bits |= uint64_t{1} << i;
-    }
-    base::AppendBigEndian64(bytes, bits);
+    base::AppendBigEndian64(bytes, (record.answered >> (word * 64) & kLowWord).to_ullong());
   }
   return bytes;
 }
@@ -86,9 +85,9 @@ bool Decode(std::string_view bytes, SessionRecord* record) {
   record->ttl_ms = Take64(&bytes);
   record->used_ms = Take64(&bytes);
   record->lowest = Take64(&bytes);
+  record->answered.reset();
   for (size_t word = 0; word < kAnsweredWords; ++word) {
-    const uint64_t bits = Take64(&bytes);
-    for (size_t i = 0; i < 64; ++i) record->answered[word * 64 + i] = (bits >> i & 1) != 0;
+    record->answered |= std::bitset<kSessionWindow>(Take64(&bytes)) << (word * 64);
   }
   return true;
 }

@@ -37,10 +37,16 @@ constexpr size_t kFrameCrcAt = 20;
 constexpr size_t kRecordLengthAt = 4;
 constexpr size_t kRecordTypeAt = 8;
 
+// In place: a record is built for every entry.
+template <class Int>
+void StoreBigEndian(char* at, Int value) {
+  for (size_t i = 0; i < sizeof(Int); ++i) {
+    at[i] = static_cast<char>(value >> (8 * (sizeof(Int) - 1 - i)));
+  }
+}
+
 void PutBigEndian32(std::string& out, size_t at, uint32_t value) {
-  std::string bytes;
-  AppendBigEndian32(bytes, value);
-  out.replace(at, bytes.size(), bytes);
+  StoreBigEndian(out.data() + at, value);
 }
 
 // The first record of `bytes` as its length field says, unchecked; nothing when it does not fit.
@@ -122,10 +128,13 @@ RecordPlace FrameBuilder::EndRecord(size_t begin) {
 }
 
 RecordPlace FrameBuilder::AddEntry(const Entry& entry) {
-  const size_t begin = BeginRecord(RecordType::kEntry);
-  AppendBigEndian64(out_, entry.term.value);
-  AppendBigEndian64(out_, entry.index.value);
-  out_.push_back(static_cast<char>(entry.type));
+  const size_t begin = out_.size();
+  char head[kRecordHeaderBytes + kEntryFixedBytes] = {};
+  head[kRecordTypeAt] = static_cast<char>(RecordType::kEntry);
+  StoreBigEndian(head + kRecordHeaderBytes, entry.term.value);
+  StoreBigEndian(head + kRecordHeaderBytes + 8, entry.index.value);
+  head[kRecordHeaderBytes + 16] = static_cast<char>(entry.type);
+  out_.append(head, sizeof(head));
   out_.append(entry.payload);
   return EndRecord(begin);
 }

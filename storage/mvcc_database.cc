@@ -208,6 +208,7 @@ absl::StatusOr<std::unique_ptr<Database>> Database::Open(const MvccStore::Option
                                                          AppliedState* applied) {
   if (absl::Status status = CheckOptions(options); !status.ok()) return status;
   std::unique_ptr<Database> database(new Database);
+  database->records_ = std::make_unique<RecordCache>(options.record_cache_bytes);
   if (absl::Status status = database->OpenFiles(options); !status.ok()) return status;
   if (absl::Status status = database->CheckContents(applied); !status.ok()) return status;
   database->horizon_->RaiseFlushed(applied->compact_revision);

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
+#include "storage/mvcc_record_cache.h"
 #include "storage/mvcc_store.h"
 
 namespace holdfast::storage::mvcc {
@@ -89,6 +90,8 @@ class Database {
   rocksdb::ColumnFamilyHandle* history() const { return history_; }
   rocksdb::ColumnFamilyHandle* meta() const { return meta_; }
   ReclaimHorizon& horizon() { return *horizon_; }
+  // Of `current`.
+  RecordCache& records() const { return *records_; }
 
  private:
   Database() = default;
@@ -104,6 +107,7 @@ class Database {
   rocksdb::ColumnFamilyHandle* current_ = nullptr;  // owned; given back before db_ goes
   rocksdb::ColumnFamilyHandle* history_ = nullptr;
   rocksdb::ColumnFamilyHandle* meta_ = nullptr;
+  std::unique_ptr<RecordCache> records_;
   std::string dir_;
   std::atomic<int64_t> reclaimed_revision_ = 0;
 };

@@ -66,13 +66,29 @@ void RecordOverlay::Clear() {
   arena_.Clear();
 }
 
-void MetaOverlay::Set(std::string_view key, std::optional<std::string_view> value) {
-  if (value.has_value()) value = arena_.Copy(*value);
+void MetaOverlay::Put(std::string_view key, std::string_view value, bool fresh) {
   const auto it = entries_.lower_bound(key);
-  if (it != entries_.end() && it->first == key) {
-    it->second = value;
+  if (it == entries_.end() || it->first != key) {
+    entries_.emplace_hint(it, arena_.Copy(key), Entry{arena_.Copy(value), fresh});
+    return;
+  }
+  // A record that each command of a batch writes anew takes its place once.
+  std::optional<std::string_view>& old = it->second.value;
+  if (old.has_value() && !value.empty() && old->size() == value.size()) {
+    std::memmove(const_cast<char*>(old->data()), value.data(), value.size());
   } else {
-    entries_.emplace_hint(it, arena_.Copy(key), value);
+    old = arena_.Copy(value);
+  }
+}
+
+void MetaOverlay::Delete(std::string_view key) {
+  const auto it = entries_.lower_bound(key);
+  if (it == entries_.end() || it->first != key) {
+    entries_.emplace_hint(it, arena_.Copy(key), Entry{std::nullopt, /*fresh=*/false});
+  } else if (it->second.fresh) {
+    entries_.erase(it);
+  } else {
+    it->second.value.reset();
   }
 }
 

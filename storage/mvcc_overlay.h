@@ -62,10 +62,17 @@ class RecordOverlay {
 
 class MetaOverlay {
  public:
-  // nullopt: deleted.
-  using Map = absl::btree_map<std::string_view, std::optional<std::string_view>>;
+  struct Entry {
+    std::optional<std::string_view> value;  // nullopt: deleted
+    // The database has nothing under this key.
+    bool fresh = false;
+  };
+  using Map = absl::btree_map<std::string_view, Entry>;
 
-  void Set(std::string_view key, std::optional<std::string_view> value);
+  // `fresh`: see Entry; of a key that is here already, what was said first counts.
+  void Put(std::string_view key, std::string_view value, bool fresh = false);
+  // Of a fresh key nothing stays.
+  void Delete(std::string_view key);
   const Map& entries() const { return entries_; }
   void Clear();
 

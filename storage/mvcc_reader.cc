@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <numeric>
 #include <utility>
 
 #include <fmt/format.h>
@@ -45,23 +44,37 @@ std::string UserMetaKey(std::string_view key) {
 }
 
 RecordReader::RecordReader(const Database& database, const rocksdb::Snapshot* snapshot,
-                           const RecordOverlay* overlay, RecentRecords* recent)
-    : database_(database), overlay_(overlay), recent_(recent) {
+                           int64_t revision, const RecordOverlay* overlay)
+    : database_(database), overlay_(overlay), revision_(revision) {
   options_.snapshot = snapshot;
 }
 
 absl::Status RecordReader::FindMany(
     absl::Span<const std::string_view> keys,
-    absl::FunctionRef<void(size_t index, const FoundRecord* found)> visit) const {
+    absl::FunctionRef<bool(size_t index, const FoundRecord* found)> visit) const {
+  std::vector<size_t> unknown;
+  FoundRecord found;
+  for (size_t i = 0; i < keys.size(); ++i) {
+    bool exists = false;
+    if (FindCached(keys[i], &found, &exists)) {
+      if (!visit(i, exists ? &found : nullptr)) return absl::OkStatus();
+    } else {
+      unknown.push_back(i);
+    }
+  }
+  return unknown.empty() ? absl::OkStatus() : FindManyInDatabase(keys, std::move(unknown), visit);
+}
+
+absl::Status RecordReader::FindManyInDatabase(
+    absl::Span<const std::string_view> keys, std::vector<size_t> order,
+    absl::FunctionRef<bool(size_t index, const FoundRecord* found)> visit) const {
   // Sorted: neighbours lie in one block, and share its index and its filter.
-  std::vector<size_t> order(keys.size());
-  std::iota(order.begin(), order.end(), size_t{0});
   std::sort(order.begin(), order.end(), [&keys](size_t a, size_t b) { return keys[a] < keys[b]; });
   rocksdb::ReadOptions options = options_;
   // What lies behind it in a chunk is left out (Aborted), and then read one by one.
   options.value_size_soft_limit = kManyBytesMax;
 
-  const size_t chunk = std::min(keys.size(), kManyKeys);
+  const size_t chunk = std::min(order.size(), kManyKeys);
   std::vector<rocksdb::Slice> slices(chunk);
   std::vector<rocksdb::PinnableSlice> pins(chunk);
   std::vector<rocksdb::Status> statuses(chunk);
@@ -92,7 +105,10 @@ absl::Status RecordReader::FindMany(
       }
       if (!exists && !statuses[i].IsNotFound()) return ToStatus(statuses[i], "cannot read a key");
       if (exists && !DecodeRecord(found.bytes, &found.record)) return Undecodable("record", key);
-      for (; index < ends[i]; ++index) visit(order[index], exists ? &found : nullptr);
+      database_.records().Offer(key, exists ? found.bytes : std::string_view(), revision_);
+      for (; index < ends[i]; ++index) {
+        if (!visit(order[index], exists ? &found : nullptr)) return absl::OkStatus();
+      }
       pins[i].Reset();
       found.pin.Reset();
     }
@@ -100,23 +116,35 @@ absl::Status RecordReader::FindMany(
   return absl::OkStatus();
 }
 
-absl::StatusOr<bool> RecordReader::FindBase(std::string_view key, FoundRecord* found) const {
+bool RecordReader::FindCached(std::string_view key, FoundRecord* found, bool* exists) const {
   found->pin.Reset();
-  if (recent_ != nullptr) {
-    if (const auto recent = recent_->Find(key); recent.has_value()) {
-      if (recent->empty()) return false;
-      found->bytes = *recent;
-      CHECK(DecodeRecord(found->bytes, &found->record));
+  switch (database_.records().Find(key, revision_, found->pin.GetSelf())) {
+    case RecordCache::Answer::kUnknown:
+      return false;
+    case RecordCache::Answer::kNone:
+      *exists = false;
       return true;
-    }
+    case RecordCache::Answer::kFound:
+      break;
   }
+  found->pin.PinSelf();
+  found->bytes = found->pin.ToStringView();
+  CHECK(DecodeRecord(found->bytes, &found->record));
+  *exists = true;
+  return true;
+}
+
+absl::StatusOr<bool> RecordReader::FindBase(std::string_view key, FoundRecord* found) const {
+  bool exists = false;
+  if (FindCached(key, found, &exists)) return exists;
   const rocksdb::Status status =
       database_.db()->Get(options_, database_.current(), rocksdb::Slice(key), &found->pin);
-  if (status.IsNotFound()) return false;
-  if (!status.ok()) return ToStatus(status, "cannot read a key");
-  found->bytes = found->pin.ToStringView();
-  if (!DecodeRecord(found->bytes, &found->record)) return Undecodable("record", key);
-  return true;
+  if (!status.ok() && !status.IsNotFound()) return ToStatus(status, "cannot read a key");
+  exists = status.ok();
+  found->bytes = exists ? found->pin.ToStringView() : std::string_view();
+  if (exists && !DecodeRecord(found->bytes, &found->record)) return Undecodable("record", key);
+  database_.records().Offer(key, found->bytes, revision_);
+  return exists;
 }
 
 absl::StatusOr<bool> RecordReader::FindNewest(std::string_view key, FoundRecord* found) const {
@@ -219,8 +247,8 @@ absl::Status RecordReader::ScanMeta(std::string_view prefix, std::string_view fr
     bool go_on = true;
     if (order < 0) {
       go_on = visit(base->key().ToStringView(), base->value().ToStringView());
-    } else if (pending->second.has_value()) {
-      go_on = visit(pending->first, *pending->second);
+    } else if (pending->second.value.has_value()) {
+      go_on = visit(pending->first, *pending->second.value);
     }
     if (!go_on) return absl::OkStatus();
     if (order <= 0) base->Next();

@@ -27,7 +27,6 @@
 #include "storage/mvcc_codec.h"
 #include "storage/mvcc_database.h"
 #include "storage/mvcc_overlay.h"
-#include "storage/mvcc_recent.h"
 
 namespace holdfast::storage::mvcc {
 
@@ -54,19 +53,20 @@ struct FoundRecord {
 
 class RecordReader {
  public:
-  // `snapshot`, `overlay` and `recent` may be null. All must outlive the reader. `recent` is what
-  // the database holds for some keys, for a writer's reader only.
-  RecordReader(const Database& database, const rocksdb::Snapshot* snapshot,
-               const RecordOverlay* overlay, RecentRecords* recent = nullptr);
+  // `snapshot` and `overlay` may be null. All must outlive the reader. `revision` is the
+  // snapshot's; kNewest without one, which only the writer may do (RecordCache).
+  RecordReader(const Database& database, const rocksdb::Snapshot* snapshot, int64_t revision,
+               const RecordOverlay* overlay);
 
   // The newest record, tombstones included. False: the key has none.
   absl::StatusOr<bool> FindNewest(std::string_view key, FoundRecord* found) const;
-  // As FindNewest for each key, of the database alone: without the overlay and `recent`. `visit` is
-  // called once for each key, in key order; null: the key has none. What it is given lives as long
-  // as the call. The first error ends it. Holds about kManyBytesMax, or one record, at a time.
+  // As FindNewest for each key, of the database alone: without the overlay. `visit` is called once
+  // for each key, in any order, until it returns false; null: the key has none. What it is given
+  // lives as long as the call. The first error ends it. Holds about kManyBytesMax, or one record,
+  // at a time.
   absl::Status FindMany(
       absl::Span<const std::string_view> keys,
-      absl::FunctionRef<void(size_t index, const FoundRecord* found)> visit) const;
+      absl::FunctionRef<bool(size_t index, const FoundRecord* found)> visit) const;
   // The live record as of revision `at`. False: no such key then.
   // REQUIRES: `at` is not below the compact revision.
   absl::StatusOr<bool> FindAt(std::string_view key, int64_t at, FoundRecord* found) const;
@@ -94,6 +94,11 @@ class RecordReader {
   static constexpr size_t kManyKeys = 128;
   static constexpr size_t kManyBytesMax = size_t{1} << 20;
 
+  // False: the cache does not know. Else `*exists`, and what there is in `found`.
+  bool FindCached(std::string_view key, FoundRecord* found, bool* exists) const;
+  absl::Status FindManyInDatabase(
+      absl::Span<const std::string_view> keys, std::vector<size_t> order,
+      absl::FunctionRef<bool(size_t index, const FoundRecord* found)> visit) const;
   absl::StatusOr<bool> FindBase(std::string_view key, FoundRecord* found) const;
   absl::StatusOr<bool> FindUncommitted(const PendingRecord* newest, int64_t at,
                                        FoundRecord* found) const;
@@ -102,7 +107,7 @@ class RecordReader {
 
   const Database& database_;
   const RecordOverlay* const overlay_;
-  RecentRecords* const recent_;
+  const int64_t revision_;
   rocksdb::ReadOptions options_;
 };
 

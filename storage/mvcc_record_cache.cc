@@ -1,6 +1,7 @@
 #include "storage/mvcc_record_cache.h"
 
 #include <cstring>
+#include <new>
 #include <utility>
 
 #include "absl/hash/hash.h"
@@ -12,6 +13,15 @@ namespace holdfast::storage::mvcc {
 
 size_t RecordCache::Hash::operator()(std::string_view key) const {
   return absl::Hash<absl::string_view>()(base::ToAbsl(key));
+}
+
+RecordCache::Entry* RecordCache::Entry::New(std::string_view key, std::string_view record) {
+  auto* entry = new (::operator new(sizeof(Entry) + key.size() + record.size())) Entry;
+  entry->key_bytes = static_cast<uint32_t>(key.size());
+  entry->record_bytes = static_cast<uint32_t>(record.size());
+  std::memcpy(entry->memory(), key.data(), key.size());
+  if (!record.empty()) std::memcpy(entry->memory() + key.size(), record.data(), record.size());
+  return entry;
 }
 
 RecordCache::Answer RecordCache::Find(std::string_view key, int64_t at, std::string* bytes) {
@@ -41,30 +51,35 @@ void RecordCache::Withdraw(std::string_view key, int64_t revision) {
   absl::MutexLock lock(&shard.mutex);
   CHECK(revision >= shard.committed);
   shard.committed = revision;
-  Erase(shard, key);
+  // Younger than every view: it stays for its memory, which Store uses again.
+  if (const auto it = shard.entries.find(key); it != shard.entries.end()) (*it)->mod = INT64_MAX;
 }
 
 void RecordCache::Store(std::string_view key, std::string_view bytes) {
   Shard& shard = ShardOf(key);
   absl::MutexLock lock(&shard.mutex);
-  Erase(shard, key);  // a reader with a view of this commit may have been here already
+  if (const auto it = shard.entries.find(key); it != shard.entries.end()) {
+    Entry& entry = **it;
+    Record record;
+    if (bytes.size() == entry.record_bytes && DecodeRecord(bytes, &record)) {
+      std::memcpy(entry.memory() + entry.key_bytes, bytes.data(), bytes.size());
+      entry.mod = record.mod.main;
+      entry.used = true;
+      return;
+    }
+    Erase(shard, key);
+  }
   Put(shard, key, bytes);
 }
 
 void RecordCache::Put(Shard& shard, std::string_view key, std::string_view bytes) {
   if (key.size() + bytes.size() > kRecordBytesMax) return;
-  auto entry = std::make_unique<Entry>();
-  if (!bytes.empty()) {
-    Record record;
-    if (!DecodeRecord(bytes, &record)) return;  // whoever reads it from the database says so
-    entry->mod = record.mod.main;
-  }
-  entry->memory.reset(new char[key.size() + bytes.size()]);
-  std::memcpy(entry->memory.get(), key.data(), key.size());
-  if (!bytes.empty()) std::memcpy(entry->memory.get() + key.size(), bytes.data(), bytes.size());
-  entry->key_bytes = static_cast<uint32_t>(key.size());
-  entry->record_bytes = static_cast<uint32_t>(bytes.size());
-  entry->place = shard.ring.size();
+  Record record;
+  // Bytes of no record: whoever reads them from the database says so.
+  if (!bytes.empty() && !DecodeRecord(bytes, &record)) return;
+  EntryPtr entry(Entry::New(key, bytes));
+  entry->mod = record.mod.main;
+  entry->place = static_cast<uint32_t>(shard.ring.size());
   shard.ring.push_back(entry.get());
   shard.bytes += entry->bytes();
   shard.entries.insert(std::move(entry));

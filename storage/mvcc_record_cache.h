@@ -32,7 +32,7 @@ namespace holdfast::storage::mvcc {
 class RecordCache {
  public:
   static constexpr size_t kRecordBytesMax = size_t{64} << 10;  // larger ones would empty it
-  static constexpr size_t kEntryOverhead = 72;
+  static constexpr size_t kEntryOverhead = 64;
 
   explicit RecordCache(size_t max_bytes) : shard_bytes_max_(max_bytes / kShards) {}
 
@@ -48,7 +48,8 @@ class RecordCache {
   // What the database holds, as a view at revision `at` found it; `bytes` empty: nothing.
   void Offer(std::string_view key, std::string_view bytes, int64_t at);
 
-  // The commit of everything up to `revision` begins, and changes this key.
+  // The commit of everything up to `revision` begins, and changes this key. No view finds it here
+  // from now on; neither may the writer ask for it before Store.
   void Withdraw(std::string_view key, int64_t revision);
   // It is done and visible: the key's new record.
   void Store(std::string_view key, std::string_view bytes);
@@ -58,19 +59,27 @@ class RecordCache {
  private:
   static constexpr size_t kShards = 64;
 
+  // Key and record lie right behind it: to look at one is one line of memory, not three.
   struct Entry {
-    std::unique_ptr<char[]> memory;  // key, then record
+    int64_t mod = 0;  // of the record
     uint32_t key_bytes = 0;
     uint32_t record_bytes = 0;  // 0: the key has none
-    int64_t mod = 0;            // of the record
-    size_t place = 0;           // in Shard::ring
-    bool used = true;           // since the hand last came by
+    uint32_t place = 0;         // in Shard::ring
+    // Since the hand last came by. Not at first: who is read once must not drive out who is read
+    // often.
+    bool used = false;
 
-    std::string_view key() const { return {memory.get(), key_bytes}; }
-    std::string_view record() const { return {memory.get() + key_bytes, record_bytes}; }
+    static Entry* New(std::string_view key, std::string_view record);
+    char* memory() { return reinterpret_cast<char*>(this + 1); }
+    const char* memory() const { return reinterpret_cast<const char*>(this + 1); }
+    std::string_view key() const { return {memory(), key_bytes}; }
+    std::string_view record() const { return {memory() + key_bytes, record_bytes}; }
     size_t bytes() const { return key_bytes + record_bytes + kEntryOverhead; }
   };
-  using EntryPtr = std::unique_ptr<Entry>;
+  struct Free {
+    void operator()(Entry* entry) const { ::operator delete(entry); }
+  };
+  using EntryPtr = std::unique_ptr<Entry, Free>;
   struct Hash {
     using is_transparent = void;
     size_t operator()(std::string_view key) const;

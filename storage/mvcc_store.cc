@@ -14,18 +14,18 @@ namespace holdfast::storage {
 
 absl::Status MvccStore::View::GetMany(
     absl::Span<const std::string_view> keys,
-    absl::FunctionRef<void(size_t index, const KeyValueView* kv)> visit) const {
+    absl::FunctionRef<bool(size_t index, const KeyValueView* kv)> visit) const {
   for (size_t i = 0; i < keys.size(); ++i) {
     const auto found = Get(keys[i]);
     if (!found.ok()) return found.status();
     if (!found->has_value()) {
-      visit(i, nullptr);
+      if (!visit(i, nullptr)) break;
       continue;
     }
     const KeyValue& kv = **found;
     const KeyValueView view = {kv.key,          kv.value,   kv.create_revision,
                                kv.mod_revision, kv.version, kv.lease};
-    visit(i, &view);
+    if (!visit(i, &view)) break;
   }
   return absl::OkStatus();
 }

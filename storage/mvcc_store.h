@@ -113,6 +113,8 @@ class MvccStore {
   struct Options {
     std::string dir;
     size_t block_cache_bytes = size_t{64} << 20;
+    // Of the newest records that were read or written last: what hits here is not looked up.
+    size_t record_cache_bytes = size_t{48} << 20;
     size_t write_buffer_bytes = size_t{32}
                                 << 20;  // of all column families together, before a flush
   };
@@ -131,11 +133,12 @@ class MvccStore {
     virtual absl::Status Range(const RangeOptions& options, RangeResult* result) const = 0;
     // nullopt: no such key (or deleted).
     virtual absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const = 0;
-    // As Get for each key; `visit` is called once for each, in any order. What it is given lives as
-    // long as the call; null: no such key. The first error ends it.
+    // As Get for each key; `visit` is called once for each, in any order, until it returns false.
+    // What it is given lives as long as the call; null: no such key. The first error ends it. Holds
+    // about a mebibyte, or one record, at a time.
     virtual absl::Status GetMany(
         absl::Span<const std::string_view> keys,
-        absl::FunctionRef<void(size_t index, const KeyValueView* kv)> visit) const;
+        absl::FunctionRef<bool(size_t index, const KeyValueView* kv)> visit) const;
     virtual absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const = 0;
     // Keys that begin with `prefix` and are not below `from`, in order; `visit` returns false to
     // stop.
@@ -198,6 +201,9 @@ class MvccStore {
     // kFutureRevisionText if revision > revision().
     virtual absl::Status Compact(int64_t revision) = 0;
     virtual void PutMeta(std::string_view key, std::string_view value) = 0;
+    // The same, and the caller knows that there is no such record: should it be deleted again
+    // before the commit, nothing of it is written.
+    virtual void PutNewMeta(std::string_view key, std::string_view value) { PutMeta(key, value); }
     virtual void DeleteMeta(std::string_view key) = 0;
     virtual absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const = 0;
     // As View's, over the base and what was written so far. `visit` must not write.

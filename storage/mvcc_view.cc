@@ -21,7 +21,8 @@ PinnedState::~PinnedState() {
 
 RocksView::RocksView(std::shared_ptr<const PinnedState> pinned)
     : pinned_(std::move(pinned)),
-      reader_(pinned_->database(), pinned_->snapshot(), /*overlay=*/nullptr) {}
+      reader_(pinned_->database(), pinned_->snapshot(), pinned_->state().revision,
+              /*overlay=*/nullptr) {}
 
 absl::Status RocksView::Range(const RangeOptions& options, RangeResult* result) const {
   return ReadRange(reader_, options, {applied().revision, applied().compact_revision}, result);
@@ -33,14 +34,13 @@ absl::StatusOr<std::optional<KeyValue>> RocksView::Get(std::string_view key) con
 
 absl::Status RocksView::GetMany(
     absl::Span<const std::string_view> keys,
-    absl::FunctionRef<void(size_t index, const KeyValueView* kv)> visit) const {
+    absl::FunctionRef<bool(size_t index, const KeyValueView* kv)> visit) const {
   return reader_.FindMany(keys, [&](size_t index, const FoundRecord* found) {
     if (found == nullptr || !found->record.live) {
-      visit(index, nullptr);
-      return;
+      return visit(index, nullptr);
     }
     const KeyValueView kv = AsKeyValueView(keys[index], found->record);
-    visit(index, &kv);
+    return visit(index, &kv);
   });
 }
 

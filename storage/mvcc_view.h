@@ -44,7 +44,7 @@ class RocksView : public MvccStore::View {
   absl::StatusOr<std::optional<KeyValue>> Get(std::string_view key) const override;
   absl::Status GetMany(
       absl::Span<const std::string_view> keys,
-      absl::FunctionRef<void(size_t index, const KeyValueView* kv)> visit) const override;
+      absl::FunctionRef<bool(size_t index, const KeyValueView* kv)> visit) const override;
   absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const override;
   absl::Status ScanMeta(std::string_view prefix, std::string_view from,
                         const MvccStore::MetaVisitor& visit) const override;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/strings.h"
 #include "storage/mvcc_range.h"
 
 namespace holdfast::storage::mvcc {
@@ -11,6 +12,10 @@ namespace {
 
 // A batch that was larger than this gives its memory back after the commit.
 constexpr size_t kBatchBytesKeptMax = size_t{4} << 20;
+
+// Meta records in memory: some ten thousand sessions'.
+constexpr size_t kKnownMetaBytesMax = size_t{2} << 20;
+constexpr size_t kKnownMetaOverhead = 96;  // two strings and a slot
 
 // Fewer keys are looked up one by one: there is nothing to share.
 constexpr size_t kPrefetchKeysMin = 2;
@@ -21,7 +26,7 @@ RocksWriter::RocksWriter(const Database& database, const AppliedState& base, Com
     : database_(database),
       commit_(std::move(commit)),
       state_(base),
-      reader_(database, /*snapshot=*/nullptr, &records_, &recent_) {}
+      reader_(database, /*snapshot=*/nullptr, kNewest, &records_) {}
 
 void RocksWriter::BeginRevision() {
   CHECK(!open_);
@@ -49,18 +54,11 @@ void RocksWriter::Prefetch(absl::Span<const std::string_view> keys) {
   if (keys.size() < kPrefetchKeysMin) return;
   missing_.clear();
   for (const std::string_view key : keys) {
-    if (records_.Find(key) == nullptr && !recent_.Find(key).has_value()) missing_.push_back(key);
+    if (records_.Find(key) == nullptr) missing_.push_back(key);
   }
-  // An error is not lost: whoever needs the key looks for it himself, and meets it.
-  if (missing_.size() >= kPrefetchKeysMin) {
-    reader_
-        .FindMany(missing_,
-                  [this](size_t index, const FoundRecord* found) {
-                    recent_.Store(missing_[index],
-                                  found == nullptr ? std::string_view() : found->bytes);
-                  })
-        .IgnoreError();
-  }
+  // It lands in the record cache. An error is not lost: whoever needs the key looks for it himself,
+  // and meets it.
+  reader_.FindMany(missing_, [](size_t, const FoundRecord*) { return true; }).IgnoreError();
 }
 
 absl::Status RocksWriter::Append(std::string_view key, const Record& record,
@@ -116,8 +114,8 @@ absl::Status RocksWriter::Put(std::string_view key, std::string_view value, int6
 
 void RocksWriter::Attach(std::string_view key, int64_t from_lease, int64_t to_lease) {
   if (from_lease == to_lease) return;
-  if (from_lease != 0) metas_.Set(EncodeLeasePrefix(from_lease).append(key), std::nullopt);
-  if (to_lease != 0) metas_.Set(EncodeLeasePrefix(to_lease).append(key), std::string_view());
+  if (from_lease != 0) metas_.Delete(EncodeLeasePrefix(from_lease).append(key));
+  if (to_lease != 0) metas_.Put(EncodeLeasePrefix(to_lease).append(key), {});
 }
 
 absl::Status RocksWriter::Delete(std::string_view key, const Record& old,
@@ -188,16 +186,39 @@ absl::Status RocksWriter::Compact(int64_t revision) {
 }
 
 void RocksWriter::PutMeta(std::string_view key, std::string_view value) {
-  metas_.Set(UserMetaKey(key), value);
+  metas_.Put(UserMetaKey(key), value);
 }
 
-void RocksWriter::DeleteMeta(std::string_view key) { metas_.Set(UserMetaKey(key), std::nullopt); }
+void RocksWriter::PutNewMeta(std::string_view key, std::string_view value) {
+  metas_.Put(UserMetaKey(key), value, /*fresh=*/true);
+}
+
+void RocksWriter::DeleteMeta(std::string_view key) { metas_.Delete(UserMetaKey(key)); }
 
 absl::StatusOr<std::optional<std::string>> RocksWriter::GetMeta(std::string_view key) const {
-  const auto it = metas_.entries().find(UserMetaKey(key));
-  if (it == metas_.entries().end()) return reader_.GetMeta(key);
-  if (!it->second.has_value()) return std::optional<std::string>();
-  return std::optional<std::string>(*it->second);
+  const std::string meta_key = UserMetaKey(key);
+  const auto it = metas_.entries().find(meta_key);
+  if (it != metas_.entries().end()) {
+    if (!it->second.value.has_value()) return std::optional<std::string>();
+    return std::optional<std::string>(*it->second.value);
+  }
+  if (const auto known = known_metas_.find(meta_key); known != known_metas_.end()) {
+    return known->second;
+  }
+  auto found = reader_.GetMeta(key);
+  if (found.ok()) KnowMeta(meta_key, *found);
+  return found;
+}
+
+void RocksWriter::KnowMeta(std::string_view key, const std::optional<std::string>& value) const {
+  const size_t bytes = key.size() + (value.has_value() ? value->size() : 0) + kKnownMetaOverhead;
+  if (bytes > kKnownMetaBytesMax / 16) return;
+  if (known_metas_bytes_ + bytes > kKnownMetaBytesMax) {
+    known_metas_.clear();
+    known_metas_bytes_ = 0;
+  }
+  known_metas_bytes_ += bytes;
+  known_metas_.emplace(key, value);
 }
 
 absl::Status RocksWriter::ScanMeta(std::string_view prefix, std::string_view from,
@@ -229,8 +250,9 @@ absl::Status RocksWriter::FillBatch() {
   }
   for (auto it = metas_.entries().begin(); status.ok() && it != metas_.entries().end(); ++it) {
     const rocksdb::Slice key(it->first);
-    status = it->second.has_value() ? batch_.Put(database_.meta(), key, rocksdb::Slice(*it->second))
-                                    : batch_.Delete(database_.meta(), key);
+    status = it->second.value.has_value()
+                 ? batch_.Put(database_.meta(), key, rocksdb::Slice(*it->second.value))
+                 : batch_.Delete(database_.meta(), key);
   }
   if (status.ok()) {
     status = batch_.Put(database_.meta(), rocksdb::Slice(kAppliedKey), EncodeAppliedState(state_));
@@ -245,8 +267,21 @@ absl::Status RocksWriter::Commit(Index index, Term term) {
   state_.index = index;
   state_.term = term;
   if (absl::Status status = FillBatch(); !status.ok()) return status;
+  RecordCache& cache = database_.records();
+  for (const auto& [key, newest] : records_.records()) cache.Withdraw(key, state_.revision);
   if (absl::Status status = commit_(&batch_, state_); !status.ok()) return status;
-  for (const auto& [key, newest] : records_.records()) recent_.Store(key, newest->bytes);
+  for (const auto& [key, newest] : records_.records()) cache.Store(key, newest->bytes);
+  for (const auto& [key, entry] : metas_.entries()) {
+    // What grows beyond the bound's reckoning is looked for anew.
+    const auto known = known_metas_.find(base::ToAbsl(key));
+    if (known == known_metas_.end()) continue;
+    if (known->second.has_value() && entry.value.has_value() &&
+        known->second->size() == entry.value->size()) {
+      known->second->assign(*entry.value);
+    } else {
+      known_metas_.erase(known);
+    }
+  }
   Clear();
   return absl::OkStatus();
 }

@@ -15,13 +15,13 @@
 
 #include <rocksdb/write_batch.h>
 
+#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "storage/mvcc_codec.h"
 #include "storage/mvcc_database.h"
 #include "storage/mvcc_overlay.h"
 #include "storage/mvcc_reader.h"
-#include "storage/mvcc_recent.h"
 #include "storage/mvcc_store.h"
 
 namespace holdfast::storage::mvcc {
@@ -49,6 +49,7 @@ class RocksWriter : public MvccStore::Writer {
   absl::Status Range(const RangeOptions& options, RangeResult* result) const override;
   absl::Status Compact(int64_t revision) override;
   void PutMeta(std::string_view key, std::string_view value) override;
+  void PutNewMeta(std::string_view key, std::string_view value) override;
   void DeleteMeta(std::string_view key) override;
   absl::StatusOr<std::optional<std::string>> GetMeta(std::string_view key) const override;
   absl::Status ScanMeta(std::string_view prefix, std::string_view from,
@@ -69,6 +70,7 @@ class RocksWriter : public MvccStore::Writer {
   absl::Status Delete(std::string_view key, const Record& old, std::string_view previous);
   // Moves `key` from one lease to another; 0: none.
   void Attach(std::string_view key, int64_t from_lease, int64_t to_lease);
+  void KnowMeta(std::string_view key, const std::optional<std::string>& value) const;
   absl::Status FillBatch();
   void Clear();
 
@@ -78,8 +80,11 @@ class RocksWriter : public MvccStore::Writer {
   bool open_ = false;      // between BeginRevision and EndRevision
   uint32_t next_sub_ = 0;  // of the open revision; 0: nothing written in it
   RecordOverlay records_;
-  RecentRecords recent_;
   MetaOverlay metas_;  // by key of the meta family, prefix byte included
+  // What the database holds of meta records that were asked for, so that the next batch need not
+  // look for them again. Right because one writer makes all changes. Emptied when it is full.
+  mutable absl::flat_hash_map<std::string, std::optional<std::string>> known_metas_;
+  mutable size_t known_metas_bytes_ = 0;
   EventSink sink_;
   rocksdb::WriteBatch batch_;
   RecordReader reader_;

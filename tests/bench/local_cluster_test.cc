@@ -237,7 +237,7 @@ TEST_F(LocalClusterTest, ASessionLoadsAndReadsWhatItLoaded) {
   EXPECT_EQ((*session)->targets()[0], (*started)->endpoint(*leader));
   const auto load = (*session)->Load(2000);
   ASSERT_TRUE(load.ok()) << load.status();
-  const auto result = (*session)->RunOnce({.name = "get", .read_ratio = 1}, 0);
+  const auto result = (*session)->RunOnce({.workload = GetWorkload()});
   ASSERT_TRUE(result.ok()) << result.status();
   EXPECT_EQ(result->stats.ok(), 2000u);
   EXPECT_EQ(result->stats.not_found(), 0u);

@@ -99,7 +99,19 @@ INSTANTIATE_TEST_SUITE_P(
         BadLine{"mirror --mirrors 0", "--mirrors"}, BadLine{"mirror --idle-rate 0", "--idle-rate"},
         BadLine{"mirror --many-rate -1", "--many-rate"},
         BadLine{"mirror --value-size 8", "--value-size"},
-        BadLine{"compare --workloads put,fly", "fly"}, BadLine{"compare --endpoints a:1", "a:1"}));
+        BadLine{"compare --workloads put,fly", "fly"}, BadLine{"compare --endpoints a:1", "a:1"},
+        BadLine{"compare --rate 100", "--workloads"},
+        BadLine{"compare --sides zookeeper", "native"},
+        BadLine{"compare --native-callers 0", "--native-callers"},
+        BadLine{"compare --etcd-clients 0", "--etcd-clients"},
+        BadLine{"compare --key-size 12", "--memory-keys"}, BadLine{"run --local 3", "--workload"},
+        BadLine{"run --local 3 --workload walk", "ycsb-a"},
+        BadLine{"run --local 3 --workload get-mirror", "--api native"},
+        BadLine{"run --local 3 --workload get-mirror --api native --rate 5", "--rate"},
+        BadLine{"run --local 3 --workload put --exactly-once", "--api native"},
+        BadLine{"run --local 3 --workload put --api smoke", "native"},
+        BadLine{"run --local 3 --workload put --native-clients 65", "--native-clients"},
+        BadLine{"run --local 3 --workload ycsb-d --key-size 13", "inserted"}));
 
 TEST(CommandLineTest, HelpIsNoError) {
   for (const char* line : {"--help", "put --help", "compare -h"}) {
@@ -117,7 +129,9 @@ TEST(CommandLineTest, DefaultsAreFilledIn) {
   EXPECT_EQ(result.options.duration, absl::Seconds(10));
   EXPECT_EQ(result.options.total, 0u);
   EXPECT_EQ(result.options.key_space, 100'000u);
-  EXPECT_EQ(result.options.read_ratio, 0);
+  ASSERT_EQ(result.options.workloads.size(), 1u);
+  EXPECT_EQ(result.options.workloads[0].put, 1);
+  EXPECT_EQ(result.options.api, Api::kUnary);
   EXPECT_NE(result.options.seed, 0u);
   EXPECT_EQ(result.options.command_line, "holdfast-bench put --endpoints 127.0.0.1:2379");
 }
@@ -137,6 +151,9 @@ TEST(CommandLineTest, FlagsReachTheirOptions) {
   EXPECT_EQ(o.order, KeyOrder::kZipf);
   EXPECT_EQ(o.read_ratio, 0.25);
   EXPECT_TRUE(o.serializable);
+  ASSERT_EQ(o.workloads.size(), 1u);
+  EXPECT_EQ(o.workloads[0].get, 0.25);
+  EXPECT_EQ(o.workloads[0].read, ReadLevel::kSerializable);
   EXPECT_TRUE(o.leader_only);
   EXPECT_TRUE(o.json);
   EXPECT_THAT(o.pids, ElementsAre(11, 12));
@@ -158,6 +175,47 @@ TEST(CommandLineTest, CompareHasBothSidesByDefault) {
   ASSERT_EQ(result.options.workloads.size(), 2u);
   EXPECT_EQ(result.options.workloads[1].name, "mixed");
   EXPECT_THAT(result.options.etcd_args, ElementsAre("--quota-backend-bytes=1"));
+}
+
+TEST(CommandLineTest, CompareMeasuresTheGoalsUnlessWorkloadsAreNamed) {
+  const ParseResult goals = Parse("compare");
+  ASSERT_TRUE(goals.run) << goals.text;
+  EXPECT_TRUE(goals.options.compare.goals);
+  EXPECT_TRUE(goals.options.workloads.empty());
+  EXPECT_EQ(goals.options.runs, 3u);
+  EXPECT_EQ(goals.options.duration, absl::Seconds(6));
+  EXPECT_EQ(goals.options.compare.memory_keys, 1'000'000u);
+  EXPECT_THAT(goals.options.compare.etcd_clients, ElementsAre(100, 300, 1000));
+  EXPECT_EQ(Parse("compare --no-memory").options.compare.memory_keys, 0u);
+  EXPECT_THAT(Parse("compare --sides etcd,native").options.compare.targets,
+              ElementsAre(Target::kEtcd, Target::kNative));
+  EXPECT_EQ(Parse("compare --runs 5 --duration 2s").options.runs, 5u);
+  EXPECT_EQ(Parse("compare --total 100").options.duration, absl::ZeroDuration());
+}
+
+TEST(CommandLineTest, AnyWorkloadRunsByEitherApi) {
+  const ParseResult run = Parse(
+      "run --workload ycsb-a,large --api native --exactly-once --clients 4000 --local 3 "
+      "--native-clients 2 --html report.html");
+  ASSERT_TRUE(run.run) << run.text;
+  EXPECT_EQ(run.options.command, Command::kRun);
+  EXPECT_EQ(run.options.workloads.size(), 3u);
+  EXPECT_EQ(run.options.api, Api::kNative);
+  EXPECT_TRUE(run.options.exactly_once);
+  EXPECT_EQ(run.options.native_clients, 2u);
+  EXPECT_EQ(run.options.html, "report.html");
+}
+
+TEST(CommandLineTest, HelpNamesTheWorkloads) {
+  for (const char* line : {"--help", "run --help"}) {
+    const std::string text = Parse(line).text;
+    for (const char* name : {"ycsb-a", "ycsb-f", "get-mirror", "large-1m"}) {
+      EXPECT_THAT(text, HasSubstr(name)) << line;
+    }
+  }
+  for (const char* command : {"watch", "lease", "scale"}) {
+    EXPECT_THAT(Parse("--help").text, HasSubstr(command));
+  }
 }
 
 TEST(CommandLineTest, DrillsHaveDefaultsOfTheirOwn) {

@@ -100,6 +100,88 @@ TEST(RunWorkerTest, ACancelEndsItThoughTheServerIsSilent) {
   }
 }
 
+// Answers on a thread of its own, as a client library does.
+class DeliveringTransport : public Transport {
+ public:
+  ~DeliveringTransport() override {
+    {
+      absl::MutexLock lock(&mutex_);
+      over_ = true;
+    }
+    if (thread_.joinable()) thread_.join();
+  }
+
+  bool Deliver(std::function<void(const Completion&)> sink) override {
+    sink_ = std::move(sink);
+    thread_ = std::thread([this] { Answer(); });
+    return true;
+  }
+  void Start(uint32_t slot, const Operation& operation) override {
+    absl::MutexLock lock(&mutex_);
+    EXPECT_TRUE(in_flight_.insert(slot).second) << "two calls in slot " << slot;
+    asked_.push_back({.slot = slot, .kind = operation.kind});
+  }
+  void Settle() override {
+    absl::MutexLock lock(&mutex_);
+    mutex_.Await(absl::Condition(
+        +[](bool* inside) { return !*inside; }, &inside_));
+    settled_ = true;
+  }
+  std::optional<Completion> Next(int64_t) override {
+    ADD_FAILURE() << "this transport delivers";
+    return std::nullopt;
+  }
+  void CancelOverdue(int64_t) override {}
+  void CancelAll() override {}
+
+  bool settled() const { return settled_; }
+
+ private:
+  bool Ready() const { return over_ || !asked_.empty(); }
+
+  void Answer() {
+    while (true) {
+      Completion completion;
+      {
+        absl::MutexLock lock(&mutex_);
+        mutex_.Await(absl::Condition(this, &DeliveringTransport::Ready));
+        if (asked_.empty()) return;
+        completion = asked_.front();
+        asked_.pop_front();
+        in_flight_.erase(completion.slot);
+        inside_ = true;
+      }
+      sink_(completion);
+      absl::MutexLock lock(&mutex_);
+      inside_ = false;
+    }
+  }
+
+  absl::Mutex mutex_;
+  std::set<uint32_t> in_flight_;
+  std::deque<Completion> asked_;
+  std::function<void(const Completion&)> sink_;
+  bool inside_ = false;
+  bool over_ = false;
+  bool settled_ = false;
+  std::thread thread_;
+};
+
+TEST(RunWorkerTest, ATransportThatDeliversIsWaitedForAndItsCallsCounted) {
+  for (const bool open_loop : {false, true}) {
+    const int64_t now_ns = MonotonicNs();
+    const Window window = {.start_ns = now_ns, .begin_ns = now_ns, .end_ns = kNever, .total = 300};
+    const auto schedule = open_loop ? NewOpenSchedule({.clients = 4, .rate = 10'000}, window)
+                                    : NewClosedSchedule(4, window);
+    DeliveringTransport transport;
+    const auto source = NewMixSource({.key_space = 10}, 0, 1);
+    RunStats stats(window);
+    RunWorker(*schedule, transport, *source, open_loop, kNever, kNotCancelled, stats);
+    EXPECT_EQ(stats.ok(), 300u);
+    EXPECT_TRUE(transport.settled());
+  }
+}
+
 // A KV service in memory that knows who called.
 class FakeKv : public etcdserverpb::KV::CallbackService {
  public:
@@ -231,7 +313,7 @@ TEST_F(GrpcRunTest, PutsReachTheServerOverSeparateConnections) {
 
 TEST_F(GrpcRunTest, GetsOfMissingKeysAreTold) {
   RunPlan plan = Plan(1, 500);
-  plan.serializable = true;
+  plan.read = ReadLevel::kSerializable;
   const RunResult result = RunPlanned(plan);
   EXPECT_EQ(result.stats.ok(), 500u);
   EXPECT_EQ(result.stats.not_found(), 500u);

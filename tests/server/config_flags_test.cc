@@ -182,7 +182,7 @@ TEST(ConfigFlags, HelpNamesEveryFlagAndVersionHasBothNumbers) {
   }
   absl::StatusOr<CommandLine> version = ParseCommandLine({"--version"}, {});
   ASSERT_TRUE(version.ok());
-  EXPECT_EQ(version->print, "holdfastd 0.4.0\netcd Version: 3.5.17\n");
+  EXPECT_EQ(version->print, "holdfastd 0.5.0\netcd Version: 3.5.17\n");
 }
 
 TEST(ConfigFlags, TheDocumentationNamesEveryFlagAndVariable) {

@@ -101,6 +101,30 @@ void ComparePages(const OldView& old, TwinWorkload& workload) {
   EXPECT_EQ(kvs, whole.kvs);
 }
 
+// Many keys at once, some of them more than once, are what each is alone.
+void CompareMany(const OldView& old, const MvccTwin& twin, TwinWorkload& workload) {
+  const std::map<std::string, KeyValue> records = twin.Records(old.sight);
+  std::vector<std::string> keys;
+  for (uint64_t n = workload.rng().Below(12); n > 0; --n) keys.push_back(workload.RandomKey());
+  const std::vector<std::string_view> asked(keys.begin(), keys.end());
+  std::vector<int> told(keys.size());
+  const absl::Status status = old.view->GetMany(asked, [&](size_t i, const KeyValueView* kv) {
+    ++told[i];
+    const auto it = records.find(keys[i]);
+    EXPECT_EQ(kv != nullptr, it != records.end()) << keys[i];
+    if (kv == nullptr || it == records.end()) return true;
+    EXPECT_EQ(kv->key, keys[i]);
+    EXPECT_EQ(kv->value, it->second.value);
+    EXPECT_EQ(kv->create_revision, it->second.create_revision);
+    EXPECT_EQ(kv->mod_revision, it->second.mod_revision);
+    EXPECT_EQ(kv->version, it->second.version);
+    EXPECT_EQ(kv->lease, it->second.lease);
+    return true;
+  });
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_EQ(told, std::vector<int>(keys.size(), 1));
+}
+
 void CompareView(const OldView& old, const MvccTwin& twin, TwinWorkload& workload) {
   EXPECT_EQ(old.view->applied().revision, old.sight.newest);
   EXPECT_EQ(old.view->applied().compact_revision, old.sight.compact);
@@ -127,6 +151,7 @@ void CompareView(const OldView& old, const MvccTwin& twin, TwinWorkload& workloa
                   .ok());
   EXPECT_EQ(meta, old.meta);
   CompareScans(old, twin, workload);
+  CompareMany(old, twin, workload);
   ComparePages(old, workload);
 }
 

@@ -235,7 +235,22 @@ void TwinWorkload::CompareOpenRange(const MvccTwin& twin, MvccStore::Writer* wri
   ExpectSameRange(status, result, twin, twin.InOpenRevision(), options);
 }
 
+void TwinWorkload::Hint(const MvccTwin& twin, MvccStore::Writer* writer) {
+  if (rng_.OneIn(3)) {
+    std::vector<std::string> keys;
+    while (!rng_.OneIn(6)) keys.push_back(RandomKey());
+    writer->Prefetch(std::vector<std::string_view>(keys.begin(), keys.end()));
+  }
+  if (rng_.OneIn(4)) {
+    const std::string key = fmt::format("m{}", rng_.Below(10));
+    const auto it = twin.meta().find(key);
+    EXPECT_EQ(*writer->GetMeta(key),
+              it == twin.meta().end() ? std::nullopt : std::optional<std::string>(it->second));
+  }
+}
+
 void TwinWorkload::Step(MvccTwin& twin, MvccStore::Writer* writer) {
+  if (writer != nullptr) Hint(twin, writer);
   const uint64_t dice = rng_.Below(100);
   if (dice < 3) {
     const auto newest = static_cast<uint64_t>(twin.Now().newest);
@@ -250,10 +265,13 @@ void TwinWorkload::Step(MvccTwin& twin, MvccStore::Writer* writer) {
     const std::string key = fmt::format("m{}", rng_.Below(10));
     const bool remove = rng_.OneIn(4);
     const std::string value = fmt::format("{}", rng_.Below(1000));
+    const bool fresh = !twin.meta().contains(key) && rng_.OneIn(2);
     twin.SetMeta(key, remove ? std::nullopt : std::optional<std::string>(value));
     if (writer == nullptr) return;
     if (remove) {
       writer->DeleteMeta(key);
+    } else if (fresh) {
+      writer->PutNewMeta(key, value);
     } else {
       writer->PutMeta(key, value);
     }

@@ -82,6 +82,8 @@ class TwinWorkload {
 
  private:
   void Mutate(MvccTwin& twin, MvccStore::Writer* writer);
+  // What changes nothing: keys that will be needed, perhaps, and a meta record read.
+  void Hint(const MvccTwin& twin, MvccStore::Writer* writer);
   void CompareOpenRange(const MvccTwin& twin, MvccStore::Writer* writer);
 
   base::Rng rng_;

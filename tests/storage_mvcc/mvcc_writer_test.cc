@@ -176,6 +176,69 @@ TEST_F(MvccWriter, MetaRecordsAreSeenBeforeAndAfterTheCommit) {
   EXPECT_THAT(seen, ElementsAre(""));
 }
 
+TEST_F(MvccWriter, ANewMetaRecordThatIsDeletedBeforeTheCommitLeavesNothing) {
+  writer_->PutNewMeta("a", "1");
+  writer_->DeleteMeta("a");
+  EXPECT_EQ(*writer_->GetMeta("a"), std::nullopt);
+  writer_->PutNewMeta("b", "2");
+  ASSERT_TRUE(writer_->Commit(Index(1), Term(1)).ok());
+  EXPECT_EQ(*store_->NewView()->GetMeta("a"), std::nullopt);
+  EXPECT_EQ(*store_->NewView()->GetMeta("b"), "2");
+
+  // The database has it now: deleted, new, and deleted again, it must go from there.
+  writer_->DeleteMeta("b");
+  writer_->PutNewMeta("b", "3");
+  EXPECT_EQ(*writer_->GetMeta("b"), "3");
+  writer_->DeleteMeta("b");
+  ASSERT_TRUE(writer_->Commit(Index(2), Term(1)).ok());
+  EXPECT_EQ(*store_->NewView()->GetMeta("b"), std::nullopt);
+}
+
+TEST_F(MvccWriter, AMetaRecordThatWasReadIsReadAsItIsWrittenLater) {
+  EXPECT_EQ(*writer_->GetMeta("a"), std::nullopt);
+  int index = 0;
+  for (const char* value : {"1", "2", "a longer one", ""}) {
+    writer_->PutMeta("a", value);
+    ASSERT_TRUE(writer_->Commit(Index(++index), Term(1)).ok());
+    EXPECT_EQ(*writer_->GetMeta("a"), value);
+    EXPECT_EQ(*writer_->GetMeta("a"), value) << "from memory";
+  }
+  writer_->DeleteMeta("a");
+  ASSERT_TRUE(writer_->Commit(Index(++index), Term(1)).ok());
+  EXPECT_EQ(*writer_->GetMeta("a"), std::nullopt);
+}
+
+// More than is held at a time: what does not fit is looked up one by one.
+TEST_F(MvccWriter, ManyLargeRecordsAreFoundAtOnce) {
+  constexpr int kRecords = 8;
+  std::vector<std::string> keys;
+  for (int i = 0; i < kRecords; ++i) {
+    keys.push_back(fmt::format("large{}", i));
+    writer_->BeginRevision();
+    ASSERT_TRUE(
+        writer_->Put(keys.back(), std::string(400'000, static_cast<char>('a' + i)), 0, nullptr)
+            .ok());
+    writer_->EndRevision();
+  }
+  ASSERT_TRUE(writer_->Commit(Index(1), Term(1)).ok());
+  std::vector<std::string_view> asked(keys.begin(), keys.end());
+  asked.push_back("absent");
+  asked.push_back(keys[3]);
+  std::vector<std::string> found(asked.size(), "never told");
+  ASSERT_TRUE(store_->NewView()
+                  ->GetMany(asked,
+                            [&](size_t i, const KeyValueView* kv) {
+                              found[i] = kv == nullptr ? "nothing" : std::string(kv->value);
+                              return true;
+                            })
+                  .ok());
+  for (int i = 0; i < kRecords; ++i) {
+    EXPECT_EQ(found[static_cast<size_t>(i)], std::string(400'000, static_cast<char>('a' + i)));
+  }
+  EXPECT_EQ(found[kRecords], "nothing");
+  EXPECT_EQ(found[kRecords + 1], found[3]);
+}
+
 TEST_F(MvccWriter, ACompactedRevisionIsReadableAndOlderOnesAreNot) {
   for (int i = 0; i < 5; ++i) MustPut(*writer_, "a", std::to_string(i));  // 2..6
   MustDelete(*writer_, "a");                                              // 7

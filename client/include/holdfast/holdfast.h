@@ -45,7 +45,7 @@
 #include <string.h>
 
 #define HF_VERSION_MAJOR 0
-#define HF_VERSION_MINOR 4
+#define HF_VERSION_MINOR 5
 #define HF_VERSION_PATCH 0
 
 #if defined(__GNUC__)
@@ -126,7 +126,7 @@ HF_API const char* hf_grade_name(hf_grade grade);
 HF_API const char* hf_link_name(hf_link link);
 HF_API const char* hf_code_name(hf_code code);
 
-/* Of the library that runs, "0.4.0"; HF_VERSION_* are those of this header. */
+/* Of the library that runs, "0.5.0"; HF_VERSION_* are those of this header. */
 HF_API const char* hf_version(void);
 
 /* Texts that are handed out as char*. */

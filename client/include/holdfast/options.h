@@ -85,6 +85,10 @@ struct ClientOptions {
   // write is sent once, and its outcome may stay unknown. (etcd has no sessions: there it is
   // false.)
   bool exactly_once = true;
+  // Reads and writes travel in batches, many a message, on one stream for each endpoint: what is
+  // asked while a message is being written goes with the next. False: each is a call of its own.
+  // (A server without the batch door, etcd, is found out, and gets calls.)
+  bool batch_stream = true;
   // Connections are plain text for now; run the client and the store in one trusted network.
 
   // By how much this machine's clock may run slow (0.002 = 0.2 %): widens every age.
