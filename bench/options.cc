@@ -419,6 +419,7 @@ void AddStages(CLI::App& app, Options& o) {
       ->add_option("--at", o.stages.clients, "requests in flight, in turn (default 1,10,100,1000)")
       ->delimiter(',')
       ->type_name("N,...");
+  command->add_option("--streams", o.stages.streams, "of the batch door (default 1)");
   command->add_option("--load-keys", o.load, "keys written before measuring (default 10000)");
   command->add_flag("--verbose", o.verbose, "tell on stderr what is done");
   AddWorkloads(command, "--workloads", &o.workloads, "names, see --help (default put,get)");
@@ -788,6 +789,9 @@ absl::Status ValidateStages(const Options& o) {
   if (o.command != Command::kStages) return absl::OkStatus();
   if (o.total > 0 || o.rate > 0) {
     return absl::InvalidArgumentError("--total and --rate are not for this command");
+  }
+  if (o.stages.streams < 1 || o.stages.streams > kMaxThreads) {
+    return OutOfRange("--streams", fmt::format("1 to {}", kMaxThreads));
   }
   for (const uint32_t clients : o.stages.clients) {
     if (clients < 1 || clients > kMaxClients) {

@@ -128,6 +128,7 @@ struct DrillOptions {
 // What an operation costs each stage: stages.
 struct StagesOptions {
   std::vector<uint32_t> clients;  // in flight, in turn
+  uint32_t streams = 1;           // of the batch door
 };
 
 // Predictions: model.

@@ -11,6 +11,7 @@
 #include "absl/time/clock.h"
 #include "base/strings.h"
 #include "bench/drills/request_rate.h"
+#include "bench/exchange_load.h"
 #include "bench/monotonic.h"
 #include "bench/report.h"
 #include "bench/session.h"
@@ -21,6 +22,7 @@ namespace {
 constexpr double kMega = 1e6;
 constexpr absl::Duration kMetricsTimeout = absl::Seconds(2);
 constexpr absl::Duration kQuietLimit = absl::Seconds(20);
+constexpr absl::Duration kLeaderWait = absl::Seconds(10);
 constexpr absl::Duration kIdle = absl::Seconds(3);
 
 struct ClusterSample {
@@ -110,9 +112,11 @@ class Stages {
     if (const auto loaded = (*session)->Load(options_.load); !loaded.ok()) return loaded.status();
     if (absl::Status status = MeasureIdle(); !status.ok()) return status;
     for (const Workload& workload : options_.workloads) {
-      for (const uint32_t clients : options_.stages.clients) {
-        absl::Status status = MeasureOne(workload, clients);
-        if (!status.ok()) return status;
+      for (const bool native : {false, true}) {
+        for (const uint32_t clients : options_.stages.clients) {
+          absl::Status status = MeasureOne(workload, clients, native);
+          if (!status.ok()) return status;
+        }
       }
     }
     return absl::OkStatus();
@@ -127,10 +131,10 @@ class Stages {
     const auto begin = SampleCluster(*cluster_);
     if (!begin.ok()) return begin.status();
     if (absl::Status status = SleepFor(kIdle, cancelled_); !status.ok()) return status;
-    return Add("idle", 0, begin, SampleCluster(*cluster_), 1, nullptr);
+    return Add("idle", "", 0, begin, SampleCluster(*cluster_), 1, nullptr);
   }
 
-  absl::Status MeasureOne(const Workload& workload, uint32_t clients) {
+  absl::Status MeasureOne(const Workload& workload, uint32_t clients, bool native) {
     Options options = options_;
     options.clients = clients;
     options.threads = std::min(options.threads, clients);
@@ -138,34 +142,58 @@ class Stages {
     if (!session.ok()) return session.status();
     // The run measures itself; the members are looked at from here, within its window.
     auto running = std::async(std::launch::async, [&] {
-      return (*session)->RunOnce({.workload = workload, .run = uint32_t(points_.size())});
+      return native ? RunNative(workload, clients, (*session)->targets()[0])
+                    : RunUnary(workload, **session);
     });
     absl::Status slept = SleepFor(options.warmup, cancelled_);
     const auto begin = SampleCluster(*cluster_);
     if (slept.ok()) slept = SleepFor(options.duration, cancelled_);
     const auto end = SampleCluster(*cluster_);
-    const absl::StatusOr<RunResult> result = running.get();
+    const absl::StatusOr<RunStats> stats = running.get();
     if (!slept.ok()) return slept;
-    if (!result.ok()) return result.status();
-    const double rate = result->stats.Throughput();
-    if (rate <= 0 || result->stats.failed() > 0) {
+    if (!stats.ok()) return stats.status();
+    const double rate = stats->Throughput();
+    if (rate <= 0 || stats->failed() > 0) {
       return absl::UnavailableError(base::ToAbsl(fmt::format(
           "{} with {} clients: {} requests failed: costs for an operation would be wrong",
-          workload.name, clients, result->stats.failed())));
+          workload.name, clients, stats->failed())));
     }
-    return Add(workload.name, clients, begin, end, rate, &result->stats);
+    return Add(workload.name, native ? "native" : "unary", clients, begin, end, rate, &*stats);
   }
 
-  absl::Status Add(const std::string& workload, uint32_t clients,
+  absl::StatusOr<RunStats> RunUnary(const Workload& workload, Session& session) {
+    auto result = session.RunOnce({.workload = workload, .run = uint32_t(points_.size())});
+    if (!result.ok()) return result.status();
+    return std::move(result->stats);
+  }
+
+  absl::StatusOr<RunStats> RunNative(const Workload& workload, uint32_t clients,
+                                     const std::string& leader) {
+    const DataShape shape(options_.key_prefix, options_.key_size, options_.value_size,
+                          options_.seed);
+    return RunExchange({.endpoint = leader,
+                        .read = workload.read_ratio > 0,
+                        .callers = clients,
+                        .streams = options_.stages.streams,
+                        .key_space = options_.key_space,
+                        .seed = options_.seed + points_.size(),
+                        .warmup = options_.warmup,
+                        .duration = options_.duration},
+                       shape, cancelled_);
+  }
+
+  absl::Status Add(const std::string& workload, const std::string& transport, uint32_t clients,
                    const absl::StatusOr<ClusterSample>& begin,
                    const absl::StatusOr<ClusterSample>& end, double rate, const RunStats* stats) {
     if (!begin.ok()) return begin.status();
     if (!end.ok()) return end.status();
+    // A machine that is busy with others makes members doubt their leader for moments.
+    if (absl::Status status = cluster_->WaitForLeader(kLeaderWait); !status.ok()) return status;
     const auto leader = cluster_->Leader();
     if (!leader.ok()) return leader.status();
     StagePoint point = PointBetween(*begin, *end, rate, *leader);
     point.workload = workload;
-    point.transport = "unary";
+    point.transport = transport;
     point.clients = clients;
     point.value_bytes = double(options_.value_size);
     if (stats != nullptr) {
