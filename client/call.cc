@@ -317,12 +317,14 @@ Call::MaybeVerdict Call::HandleReply(const Try& of, RpcReply& reply) {
   // One that this client had no room for says nothing of the endpoint.
   const bool no_room =
       !reply.sent && reply.status.error_code() == grpc::StatusCode::RESOURCE_EXHAUSTED;
-  if (!no_room) dispatcher_->connections().OnTry(endpoint, reply.sent);
+  // The budgets are about what servers have to bear: for them a refusal is a request.
+  const bool reached = reply.sent || reply.refused_unsent;
+  if (!no_room) dispatcher_->connections().OnTry(endpoint, reached);
   // After the first round a try that finds no connection costs its token all the same: in a total
   // outage most calls then fail at once instead of each waiting for its deadline.
-  if (!reply.sent && of.paid && !swept_) dispatcher_->router().Refund();
-  sent_ = sent_ || reply.sent;
-  rung_sent_ = rung_sent_ || reply.sent;
+  if (!reached && of.paid && !swept_) dispatcher_->router().Refund();
+  sent_ = sent_ || reached;
+  rung_sent_ = rung_sent_ || reached;
   if (reply.status.ok()) {
     MaybeVerdict verdict = Success(endpoint, reply);
     if (verdict.has_value() && verdict->ok()) NoteReadTime(of);

@@ -53,6 +53,8 @@ class ExchangeLink::Stream {
     call_->Write(grpc::ByteBuffer(&slice, 1), written_.tag());
   }
   void HoldForWrite() { write_pending_ = true; }
+  // A connection has taken the stream. On the loop's thread.
+  bool connected() const { return connected_; }
   void Cancel() { context_.TryCancel(); }
 
  private:
@@ -69,6 +71,7 @@ class ExchangeLink::Stream {
   };
 
   void OnStarted(bool ok) {
+    connected_ = ok;
     if (!ok) return Finish();
     call_->Read(&bytes_, read_.tag());
   }
@@ -112,8 +115,9 @@ class ExchangeLink::Stream {
   grpc::ByteBuffer bytes_;
   grpc::Status status_;
   std::shared_ptr<Stream> self_;
-  bool finished_already_ = false;  // the loop's thread
-  bool write_pending_ = false;     // under the link's lock
+  bool connected_ = false;  // this and the next: the loop's thread
+  bool finished_already_ = false;
+  bool write_pending_ = false;  // under the link's lock
   Step started_{this, &Stream::OnStarted};
   Step read_{this, &Stream::OnRead};
   Step written_{this, &Stream::OnWritten};
@@ -414,7 +418,7 @@ void ExchangeLink::OnEnd(Stream* stream, const grpc::Status& status) {
     }
   }
   for (Held& one : unary) StartUnary(one.id, std::move(one.request));
-  Tell(&ended,
+  Tell(&ended, /*refused=*/stream->connected(),
        {grpc::StatusCode::UNAVAILABLE,
         status.error_message().empty() ? "the stream of requests ended" : status.error_message()});
 }
@@ -446,11 +450,12 @@ void ExchangeLink::DropQueued(size_t bytes) {
   held_dead_ = 0;
 }
 
-void ExchangeLink::Tell(std::vector<Ended>* ended, const grpc::Status& status) {
+void ExchangeLink::Tell(std::vector<Ended>* ended, bool refused, const grpc::Status& status) {
   for (Ended& one : *ended) {
     RpcReply reply;
     reply.status = status;
     reply.sent = one.sent;
+    reply.refused_unsent = refused && !one.sent;
     one.owner->OnTryDone(one.hedge, reply);
   }
 }
@@ -487,7 +492,7 @@ void ExchangeLink::OnTimer() {
     ArmTimer(now);
     if (closed_) gone_.SignalAll();
   }
-  Tell(&ended, {grpc::StatusCode::DEADLINE_EXCEEDED, ""});
+  Tell(&ended, /*refused=*/false, {grpc::StatusCode::DEADLINE_EXCEEDED, ""});
   Send();
 }
 
@@ -517,7 +522,7 @@ void ExchangeLink::OnCancelled() {
     refused.swap(refused_);
   }
   Send();
-  Tell(&cancelled, {grpc::StatusCode::CANCELLED, "cancelled"});
+  Tell(&cancelled, /*refused=*/false, {grpc::StatusCode::CANCELLED, "cancelled"});
   for (Ended& one : refused) {
     RpcReply reply;
     reply.status = {grpc::StatusCode::RESOURCE_EXHAUSTED,

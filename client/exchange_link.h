@@ -146,7 +146,8 @@ class ExchangeLink : private Deferred {
   bool AddPart(const v1::ExchangePart& part, v1::ExchangeReply** whole,
                google::protobuf::Arena* arena) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
-  static void Tell(std::vector<Ended>* ended, const grpc::Status& status);
+  // `refused`: by a server that was there.
+  static void Tell(std::vector<Ended>* ended, bool refused, const grpc::Status& status);
 
   EventLoop& loop_;
 

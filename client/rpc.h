@@ -74,6 +74,9 @@ struct RpcReply {
   // False: proven that the request never left this process. Not by gRPC's error texts, but by
   // holding the message back until a connection has taken the call.
   bool sent = true;
+  // Of one that was not sent: a server was there all the same, and refused what was to carry it. It
+  // has no effect, and it has cost that server a request.
+  bool refused_unsent = false;
   // The answer, of a status that is OK: one of the two. What `exchange` points to may be moved
   // from, and is gone when the reply has been handled; its header is in `header`.
   grpc::ByteBuffer body;

@@ -26,7 +26,7 @@ from ctypes import (
     c_void_p,
 )
 
-SONAME = "libholdfast.so.0.4"
+SONAME = "libholdfast.so.0.5"
 
 ANY_AGE = 2**64 - 1  # of an option in ms
 _UNKNOWN_AGE = 2**64 - 1

@@ -40,7 +40,7 @@ TEST
 cat >"$work/cpp/CMakeLists.txt" <<'PROJECT'
 cmake_minimum_required(VERSION 3.25)
 project(outside LANGUAGES C CXX)
-find_package(holdfast 0.4 REQUIRED)
+find_package(holdfast 0.5 REQUIRED)
 add_executable(config_service config_service.cc)
 target_link_libraries(config_service PRIVATE holdfast::holdfast)
 add_executable(service_test service_test.cc)
@@ -57,7 +57,7 @@ cp "$source_dir/client/examples/config_service.c" "$work/c/"
 cat >"$work/c/CMakeLists.txt" <<'PROJECT'
 cmake_minimum_required(VERSION 3.25)
 project(outside LANGUAGES C)
-find_package(holdfast 0.4 REQUIRED COMPONENTS c)
+find_package(holdfast 0.5 REQUIRED COMPONENTS c)
 add_executable(config_service config_service.c)
 target_link_libraries(config_service PRIVATE holdfast::c)
 PROJECT
