@@ -172,7 +172,7 @@ class Stages {
     const DataShape shape(options_.key_prefix, options_.key_size, options_.value_size,
                           options_.seed);
     return RunExchange({.endpoint = leader,
-                        .read = workload.read_ratio > 0,
+                        .read = workload.get > 0,
                         .callers = clients,
                         .streams = options_.stages.streams,
                         .key_space = options_.key_space,
