@@ -19,11 +19,11 @@ namespace holdfast::bench {
 // CPU of a member, and what a client costs it. How each was measured: docs/scaling.md.
 struct CrowdCosts {
   double event_us = 15;          // one change delivered to one client
-  double mark_us = 30;           // one mark answered on a stream: each prefix's age, each second
-  double connect_us = 400;       // a connection accepted, HTTP/2 settled
-  double request_us = 150;       // a Load asked for and its watch created
+  double mark_us = 95;           // one mark answered: each prefix's age, each second
+  double connect_us = 500;       // a connection accepted, HTTP/2 settled
+  double request_us = 300;       // a Load asked for and its watch created
   double copy_byte_us = 0.001;   // of a whole copy
-  double client_bytes = 60'000;  // memory of one connected client
+  double client_bytes = 68'000;  // memory of one connected client
   double mark_bytes = 120;       // both directions
   double event_overhead_bytes = 80;
 };
