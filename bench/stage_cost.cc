@@ -6,6 +6,7 @@
 #include <future>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <utility>
 
 #include "absl/time/clock.h"
@@ -29,9 +30,14 @@ struct ClusterSample {
   int64_t taken_ns = 0;
   double bench_seconds = 0, machine_seconds = 0;
   std::vector<MemberSample> members;  // by index of the cluster
-  double peer_bytes = 0, peer_segments = 0;
-  double client_in_bytes = 0, client_out_bytes = 0;
+  std::vector<TcpEnd> ends;
 };
+
+std::set<uint16_t> Ports(const LocalCluster& cluster, int (LocalCluster::*port)(int) const) {
+  std::set<uint16_t> ports;
+  for (int i = 0; i < cluster.size(); ++i) ports.insert(uint16_t((cluster.*port)(i)));
+  return ports;
+}
 
 absl::StatusOr<MemberSample> SampleMember(const LocalCluster& cluster, int i) {
   MemberSample sample;
@@ -55,20 +61,7 @@ absl::StatusOr<ClusterSample> SampleCluster(const LocalCluster& cluster) {
     sample.members.push_back(*std::move(member));
   }
   // A kernel without sock_diag costs these figures alone.
-  if (const auto ends = ReadTcpEnds(); ends.ok()) {
-    for (const TcpEnd& end : *ends) {
-      for (int i = 0; i < cluster.size(); ++i) {
-        // The end that listens; the other one would count the same bytes again.
-        if (end.local_port == cluster.peer_port(i)) {
-          sample.peer_bytes += double(end.sent_bytes + end.received_bytes);
-          sample.peer_segments += double(end.sent_segments);
-        } else if (end.local_port == cluster.client_port(i)) {
-          sample.client_in_bytes += double(end.received_bytes);
-          sample.client_out_bytes += double(end.sent_bytes);
-        }
-      }
-    }
-  }
+  if (auto ends = ReadTcpEnds(); ends.ok()) sample.ends = *std::move(ends);
   sample.bench_seconds = ReadOwnUsage().cpu_seconds;
   sample.machine_seconds = ReadMachineCpuSeconds();
   sample.taken_ns = MonotonicNs();
@@ -76,8 +69,8 @@ absl::StatusOr<ClusterSample> SampleCluster(const LocalCluster& cluster) {
 }
 
 // `rate` operations a second happened between the two.
-StagePoint PointBetween(const ClusterSample& begin, const ClusterSample& end, double rate,
-                        int leader) {
+StagePoint PointBetween(const LocalCluster& cluster, const ClusterSample& begin,
+                        const ClusterSample& end, double rate, int leader) {
   const double seconds = double(end.taken_ns - begin.taken_ns) * 1e-9;
   const double operations = rate * seconds;
   StagePoint point;
@@ -91,10 +84,18 @@ StagePoint PointBetween(const ClusterSample& begin, const ClusterSample& end, do
     point.members.insert(use.leader ? point.members.begin() : point.members.end(), std::move(use));
   }
   point.other_cores = std::max(0.0, (end.machine_seconds - begin.machine_seconds - ours) / seconds);
-  point.peer_bytes = (end.peer_bytes - begin.peer_bytes) / operations;
-  point.peer_segments = (end.peer_segments - begin.peer_segments) / operations;
-  point.client_in_bytes = (end.client_in_bytes - begin.client_in_bytes) / operations;
-  point.client_out_bytes = (end.client_out_bytes - begin.client_out_bytes) / operations;
+  const std::set<uint16_t> peers = Ports(cluster, &LocalCluster::peer_port);
+  const std::set<uint16_t> clients = Ports(cluster, &LocalCluster::client_port);
+  // The end that listens; the other one would count the same bytes again.
+  for (const TcpEnd& one : TcpBetween(begin.ends, end.ends)) {
+    if (peers.contains(one.local_port)) {
+      point.peer_bytes += double(one.sent_bytes + one.received_bytes) / operations;
+      point.peer_segments += double(one.sent_segments) / operations;
+    } else if (clients.contains(one.local_port)) {
+      point.client_in_bytes += double(one.received_bytes) / operations;
+      point.client_out_bytes += double(one.sent_bytes) / operations;
+    }
+  }
   return point;
 }
 
@@ -191,7 +192,7 @@ class Stages {
     if (absl::Status status = cluster_->WaitForLeader(kLeaderWait); !status.ok()) return status;
     const auto leader = cluster_->Leader();
     if (!leader.ok()) return leader.status();
-    StagePoint point = PointBetween(*begin, *end, rate, *leader);
+    StagePoint point = PointBetween(*cluster_, *begin, *end, rate, *leader);
     point.workload = workload;
     point.transport = transport;
     point.clients = clients;

@@ -17,6 +17,7 @@
 #include <iterator>
 #include <memory>
 #include <sstream>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "base/strings.h"
@@ -208,6 +209,24 @@ absl::StatusOr<std::vector<TcpEnd>> ReadTcpEnds() {
   if (answered) return ends;
   return absl::UnavailableError(
       "the kernel tells nothing of TCP connections (sock_diag): bytes between members are unknown");
+}
+
+std::vector<TcpEnd> TcpBetween(const std::vector<TcpEnd>& begin, const std::vector<TcpEnd>& end) {
+  std::map<std::pair<uint16_t, uint16_t>, const TcpEnd*> before;
+  for (const TcpEnd& one : begin) before[{one.local_port, one.remote_port}] = &one;
+  std::vector<TcpEnd> carried;
+  for (TcpEnd one : end) {
+    const auto it = before.find({one.local_port, one.remote_port});
+    // Less than before: another connection that has got the same ports.
+    if (it != before.end() && it->second->sent_bytes <= one.sent_bytes &&
+        it->second->received_bytes <= one.received_bytes) {
+      one.sent_bytes -= it->second->sent_bytes;
+      one.received_bytes -= it->second->received_bytes;
+      one.sent_segments -= it->second->sent_segments;
+    }
+    carried.push_back(one);
+  }
+  return carried;
 }
 
 }  // namespace holdfast::bench

@@ -60,5 +60,8 @@ struct TcpEnd {
 // By netlink (sock_diag), for whoever may open such a socket. Unavailable if the kernel does not
 // answer; the order is the kernel's.
 absl::StatusOr<std::vector<TcpEnd>> ReadTcpEnds();
+// Pure: what each connection of `end` carried since `begin`. One that has been closed meanwhile is
+// left out; one that is new counts whole.
+std::vector<TcpEnd> TcpBetween(const std::vector<TcpEnd>& begin, const std::vector<TcpEnd>& end);
 
 }  // namespace holdfast::bench

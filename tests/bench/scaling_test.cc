@@ -68,6 +68,46 @@ TEST(ThreadUsageTest, ThreadsAreFoundByTheirName) {
   EXPECT_TRUE(absl::IsNotFound(ReadProcessDetail(kNoProcess).status()));
 }
 
+TEST(TcpBetweenTest, ConnectionsThatComeAndGoTakeNothingFromOthers) {
+  const std::vector<TcpEnd> begin = {{.local_port = 1,
+                                      .remote_port = 9,
+                                      .sent_bytes = 100,
+                                      .received_bytes = 10,
+                                      .sent_segments = 5},
+                                     {.local_port = 1,
+                                      .remote_port = 8,
+                                      .sent_bytes = 5000,
+                                      .received_bytes = 5000,
+                                      .sent_segments = 50},
+                                     {.local_port = 1,
+                                      .remote_port = 6,
+                                      .sent_bytes = 70,
+                                      .received_bytes = 70,
+                                      .sent_segments = 7}};
+  const std::vector<TcpEnd> end = {{.local_port = 1,
+                                    .remote_port = 9,
+                                    .sent_bytes = 150,
+                                    .received_bytes = 30,
+                                    .sent_segments = 7},
+                                   {.local_port = 1,
+                                    .remote_port = 7,
+                                    .sent_bytes = 40,
+                                    .received_bytes = 4,
+                                    .sent_segments = 1},
+                                   {.local_port = 1,
+                                    .remote_port = 6,
+                                    .sent_bytes = 3,
+                                    .received_bytes = 2,
+                                    .sent_segments = 1}};
+  const auto carried = TcpBetween(begin, end);
+  ASSERT_EQ(carried.size(), 3u);
+  EXPECT_EQ(carried[0].sent_bytes, 50u);
+  EXPECT_EQ(carried[0].received_bytes, 20u);
+  EXPECT_EQ(carried[0].sent_segments, 2u);
+  EXPECT_EQ(carried[1].sent_bytes, 40u);
+  EXPECT_EQ(carried[2].sent_bytes, 3u);
+}
+
 TEST(StageCostTest, KnownThreadsHaveAStage) {
   EXPECT_EQ(StageOf("hf-raft"), "raft");
   EXPECT_EQ(StageOf("hf-log"), "log");
