@@ -23,6 +23,8 @@ namespace {
 constexpr double kMega = 1e6;
 constexpr absl::Duration kMetricsTimeout = absl::Seconds(2);
 constexpr absl::Duration kQuietLimit = absl::Seconds(20);
+// A stream that ends takes its connection, and what that carried, out of the last look.
+constexpr absl::Duration kLonger = absl::Milliseconds(300);
 constexpr absl::Duration kLeaderWait = absl::Seconds(10);
 constexpr absl::Duration kIdle = absl::Seconds(3);
 
@@ -179,7 +181,7 @@ class Stages {
                         .key_space = options_.key_space,
                         .seed = options_.seed + points_.size(),
                         .warmup = options_.warmup,
-                        .duration = options_.duration},
+                        .duration = options_.duration + kLonger},
                        shape, cancelled_);
   }
 
