@@ -185,8 +185,7 @@ class Cluster {
     const auto deadline = absl::Now() + kPatience;
     while (absl::Now() < deadline) {
       absl::Notification done;
-      members_[0].node->ReadIndex(absl::Seconds(10),
-                                  [&](absl::StatusOr<Index>) { done.Notify(); });
+      members_[0].node->ReadIndex(absl::Seconds(10), [&](absl::StatusOr<Index>) { done.Notify(); });
       done.WaitForNotification();
       const NodeId id = members_[0].node->status().leader;
       if (!id) continue;

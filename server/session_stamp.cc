@@ -31,7 +31,8 @@ bool Take(std::string_view* text, int base, bool last, uint64_t* number) {
 }
 
 absl::Status CheckNumbers(const command::v1::SessionStamp& stamp, std::string_view text) {
-  if (stamp.session() == 0 || stamp.lowest_unacknowledged() == 0) return Malformed(text, "no session and no sequence is 0");
+  if (stamp.session() == 0 || stamp.lowest_unacknowledged() == 0)
+    return Malformed(text, "no session and no sequence is 0");
   if (stamp.lowest_unacknowledged() > stamp.sequence()) {
     return Malformed(text, "the lowest unacknowledged sequence is at most this one");
   }

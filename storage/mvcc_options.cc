@@ -161,7 +161,8 @@ RocksOptions MakeRocksOptions(const MvccStore::Options& options,
   out.current.memtable_whole_key_filtering = true;
 
   // A commit brings its keys in order: each is near the one before. Not in the history, whose range
-  // deletes lie in a memtable of their own: RocksDB would take the place in one for one in the other.
+  // deletes lie in a memtable of their own: RocksDB would take the place in one for one in the
+  // other.
   for (rocksdb::ColumnFamilyOptions* sorted : {&out.meta, &out.current}) {
     sorted->memtable_insert_with_hint_prefix_extractor.reset(
         rocksdb::NewCappedPrefixTransform(kInsertHintPrefixBytes));
