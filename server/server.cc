@@ -85,7 +85,8 @@ constexpr absl::Duration kReplayPoll = absl::Milliseconds(2);
 std::vector<std::string> CountedServices() {
   return {"etcdserverpb.KV",      "etcdserverpb.Watch",       "etcdserverpb.Lease",
           "etcdserverpb.Cluster", "etcdserverpb.Maintenance", "v3electionpb.Election",
-          "v3lockpb.Lock",        "holdfast.v1.Mirror",       "holdfast.v1.Sessions"};
+          "v3lockpb.Lock",        "holdfast.v1.Mirror",       "holdfast.v1.Sessions",
+          "holdfast.v1.Exchange", "holdfast.v1.Members"};
 }
 
 uint64_t RandomNonZero() {
