@@ -625,7 +625,7 @@ std::vector<std::shared_ptr<DialedStream>> PeerTransportImpl::DialDue(SteadyTime
   return dialing;
 }
 
-std::vector<StreamRef> PeerTransportImpl::TakeDead() {
+std::vector<PeerTransportImpl::StreamRef> PeerTransportImpl::TakeDead() {
   const auto held = std::stable_partition(
       dead_.begin(), dead_.end(), [](const StreamRef& ref) { return ref.use_count() == 1; });
   std::vector<StreamRef> dead(std::make_move_iterator(dead_.begin()),
@@ -665,8 +665,14 @@ void PeerTransportImpl::StopOnce() {
   wakeup_.Wake();
   housekeeper_.join();
   std::vector<StreamRef> dead;  // destroyed without the lock
-  absl::MutexLock lock(&mutex_);
-  dead.swap(dead_);
+  {
+    absl::MutexLock lock(&mutex_);
+    dead.swap(dead_);
+  }
+  // Whoever is still within Send (it never waits) must not be the last to let go: see TakeDead.
+  for (const StreamRef& ref : dead) {
+    while (ref.use_count() > 1) std::this_thread::yield();
+  }
 }
 
 absl::Status Validate(const PeerTransport::Options& options) {
