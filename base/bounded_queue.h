@@ -48,8 +48,8 @@ class BoundedQueue {
   [[nodiscard]] bool TryBorrow() {
     if (!lendable_.load(std::memory_order_relaxed)) return false;
     absl::MutexLock lock(&mutex_);
-    // Overdue: the consumer has work of its own, and is not to be kept from it by one borrower after
-    // the other.
+    // Overdue: the consumer has work of its own, and is not to be kept from it by one borrower
+    // after the other.
     if (!lendable_.load(std::memory_order_relaxed) || lent_ || overdue_ || closed_ ||
         !items_.empty()) {
       return false;
