@@ -1,7 +1,5 @@
 #include "client/session.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -17,6 +15,7 @@
 #include "base/strings.h"
 #include "client/claim.h"
 #include "client/grpc_time.h"
+#include "client/process.h"
 #include "holdfast/client.pb.h"
 #include "holdfast/error.h"
 
@@ -58,7 +57,7 @@ void WriteSessions::Start(WriteRequest request, Call::Done done) {
     } else {
       // A child that goes on with this memory makes other digests: then the store tells the two
       // apart.
-      job->digest = DigestOf(job->request, salt_ ^ static_cast<uint64_t>(getpid()));
+      job->digest = DigestOf(job->request, salt_ ^ static_cast<uint64_t>(ProcessId()));
       waiting_.push_back(job);
       Pump(&work);
       if (job->session == nullptr) {
