@@ -228,8 +228,9 @@ absl::Duration Call::TryTimeout(absl::Duration left) const {
 void Call::Send(size_t endpoint, const Instant& now) {
   const bool first = rung_attempts_ == 0;
   try_ = StartTry(endpoint, /*hedge=*/false, now);
-  if (first && spec_.hedge && !rung().linearizable && dispatcher_->endpoints().size() > 1)
+  if (first && spec_.hedge && !rung().linearizable && dispatcher_->endpoints().size() > 1) {
     ArmHedge();
+  }
 }
 
 void Call::ArmHedge() {
