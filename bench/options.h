@@ -47,6 +47,11 @@ enum class Command {
   kModel
 };
 
+// One of those that watch a whole cluster while something is done to it, load and all.
+bool IsSuite(Command command);
+// One of those that harm a cluster of their own and measure what writers notice.
+bool IsDrill(Command command);
+
 // What happens to the leader in a round of failover.
 enum class FailoverHow { kKill, kPause, kTransfer, kTerm };
 

@@ -100,6 +100,7 @@ struct Config {
   absl::Duration session_ttl = absl::Hours(1);
   std::string log_level = "info";
   RepairMode repair = RepairMode::kAuto;
+  bool batch_scheduling = true;  // while many writes are under way (server/thread_policy.h)
   // The last resort when a majority is lost for good: start from this member's data alone.
   bool force_new_cluster = false;
 

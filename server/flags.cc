@@ -86,6 +86,15 @@ absl::Status SetRepair(std::string_view text, RepairMode* out) {
   return absl::OkStatus();
 }
 
+absl::Status SetScheduling(std::string_view text, bool* batch) {
+  if (text != "auto" && text != "normal") {
+    return absl::InvalidArgumentError(
+        fmt::format("'{}' is unknown: write auto or normal", base::Printable(text)));
+  }
+  *batch = text == "auto";
+  return absl::OkStatus();
+}
+
 // Histograms of gRPC's latency, which extensive adds in etcd, are not kept.
 absl::Status CheckMetrics(std::string_view text) {
   if (text == "basic" || text == "extensive") return absl::OkStatus();
@@ -200,6 +209,10 @@ constexpr Flag kFlags[] = {
      "A member with damaged data: auto has itself replaced and copies the others' data, manual "
      "says what to do and stops (default: auto)",
      [](std::string_view v, Config* c) { return SetRepair(v, &c->repair); }},
+    {"cpu-scheduling", "MODE",
+     "auto asks the system not to let threads interrupt each other while many writes are under "
+     "way (SCHED_BATCH), normal never does (default: auto)",
+     [](std::string_view v, Config* c) { return SetScheduling(v, &c->batch_scheduling); }},
     {"force-new-cluster", kYesOrNo,
      "Last resort when a majority is lost for good: go on from this member's data alone, as a new "
      "incarnation of the cluster (default: false)",

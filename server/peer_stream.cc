@@ -138,7 +138,8 @@ void PeerStream::WriteBatch(std::deque<Queued> batch) {
 }
 
 void PeerStream::HandleWriteDone(bool ok) {
-  if (!ok) End(absl::UnavailableError("connection lost while writing"), /*cancel=*/true);
+  // Of our own Hello that failed, the read will tell more: see HandleReadDone.
+  if (!ok) End(absl::UnavailableError("connection lost while writing"), /*cancel=*/!greeting());
   out_.Clear();
   std::deque<Queued> batch;
   {
@@ -153,11 +154,13 @@ void PeerStream::HandleWriteDone(bool ok) {
 void PeerStream::HandleReadDone(bool ok) {
   if (!ok) {
     // The peer ended the call, or the connection is gone. Cancelling now could hide the status
-    // text with which it refused us, so that is done only for the sake of a write in flight.
+    // text with which it refused us, so that is done only for the sake of a write in flight. Not of
+    // our own Hello: a peer may refuse before it has read that, and the greeting's timeout closes
+    // what it does not end.
     bool cancel;
     {
       absl::MutexLock lock(&mutex_);
-      cancel = writing_;
+      cancel = writing_ && state_ != State::kGreeting;
     }
     End(absl::UnavailableError("connection lost"), cancel);
     return;

@@ -32,7 +32,9 @@ class CountingInterceptor : public grpc::experimental::Interceptor {
   explicit CountingInterceptor(RpcMetrics::Method* method) : method_(method) {}
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* batch) override {
-    if (batch->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE)) {
+    // A read that met the end of the stream comes here too, without a message.
+    if (batch->QueryInterceptionHookPoint(InterceptionHookPoints::POST_RECV_MESSAGE) &&
+        batch->GetRecvMessage() != nullptr) {
       method_->received.Add();
     }
     if (batch->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_MESSAGE)) {

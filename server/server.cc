@@ -57,6 +57,7 @@
 #include "server/session_service.h"
 #include "server/space_guard.h"
 #include "server/state_machine.h"
+#include "server/thread_policy.h"
 #include "server/version.h"
 #include "server/waiting_calls.h"
 #include "server/watch_hub.h"
@@ -84,7 +85,8 @@ constexpr absl::Duration kReplayPoll = absl::Milliseconds(2);
 std::vector<std::string> CountedServices() {
   return {"etcdserverpb.KV",      "etcdserverpb.Watch",       "etcdserverpb.Lease",
           "etcdserverpb.Cluster", "etcdserverpb.Maintenance", "v3electionpb.Election",
-          "v3lockpb.Lock",        "holdfast.v1.Mirror",       "holdfast.v1.Sessions"};
+          "v3lockpb.Lock",        "holdfast.v1.Mirror",       "holdfast.v1.Sessions",
+          "holdfast.v1.Exchange", "holdfast.v1.Members"};
 }
 
 uint64_t RandomNonZero() {
@@ -180,6 +182,7 @@ class ServerImpl : public Server {
   std::unique_ptr<ServerMetrics> server_metrics_;
   std::unique_ptr<ClientPort> client_port_;
   std::unique_ptr<Publisher> publisher_;
+  std::unique_ptr<ThreadPolicy> thread_policy_;
   std::once_flag stop_once_;
 };
 
@@ -200,6 +203,12 @@ absl::Status ServerImpl::StartAll() {
   WaitForReplay();
   if (absl::Status status = OpenClientPort(); !status.ok()) return status;
   Publish();
+  if (config_.batch_scheduling) {
+    thread_policy_ = std::make_unique<ThreadPolicy>([this] {
+      return ApplyCounts{.calls = storage_metrics_.apply.values().total,
+                         .entries = machine_->applied().value};
+    });
+  }
   return absl::OkStatus();
 }
 
@@ -670,6 +679,7 @@ void ServerImpl::HandOver() {
 void ServerImpl::Stop() {
   std::call_once(stop_once_, [this] {
     HandOver();
+    if (thread_policy_ != nullptr) thread_policy_->Stop();
     if (publisher_ != nullptr) publisher_->Stop();
     if (space_guard_ != nullptr) space_guard_->Stop();
     if (compactor_ != nullptr) compactor_->Stop();

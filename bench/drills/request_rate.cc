@@ -18,12 +18,6 @@ namespace holdfast::bench {
 namespace {
 
 constexpr const char* kMetric = "grpc_server_msg_received_total";
-
-// A message of the batch door is as many requests as it carries.
-double RequestsIn(const std::string& text) {
-  return SumOfMetric(text, kMetric) - SumOfMetric(text, "holdfast_exchange_batches_total") +
-         SumOfMetric(text, "holdfast_exchange_requests_total");
-}
 constexpr const char* kLife = "process_start_time_seconds";
 constexpr int64_t kSecondNs = 1'000'000'000;
 constexpr absl::Duration kTimeout = absl::Milliseconds(400);
@@ -94,6 +88,11 @@ double SumOfMetric(const std::string& text, const std::string& name) {
   return sum;
 }
 
+double RequestsOf(const std::string& text) {
+  return SumOfMetric(text, kMetric) - SumOfMetric(text, "holdfast_exchange_batches_total") +
+         SumOfMetric(text, "holdfast_exchange_requests_total");
+}
+
 void SeenCounter::Saw(int64_t at_ns, double count, double life) {
   if (points_.empty()) {
     points_.push_back({at_ns, 0});
@@ -139,7 +138,7 @@ void RequestRate::Run() {
       const int64_t now_ns = BootNs();
       std::lock_guard lock(mutex_);
       if (text.ok()) {
-        counters_[i].Saw(now_ns, RequestsIn(*text), SumOfMetric(*text, kLife));
+        counters_[i].Saw(now_ns, RequestsOf(*text), SumOfMetric(*text, kLife));
       } else {
         counters_[i].SawNobody(now_ns);
       }

@@ -1,5 +1,6 @@
-// How many requests a second a store's members get: unary calls and messages on streams, as the
-// members count them themselves (grpc_server_msg_received_total in /metrics; etcd has the same).
+// How many requests a second a store's members get: unary calls, messages on streams and what the
+// batch door's messages carry, as the members count them themselves (grpc_server_msg_received_total
+// in /metrics, which etcd has too, and holdfast_exchange_*).
 #pragma once
 
 #include <atomic>
@@ -20,6 +21,10 @@ absl::StatusOr<std::string> HttpGet(const std::string& endpoint, const std::stri
                                     absl::Duration timeout);
 // The sum of a metric's samples, whatever their labels, in the Prometheus text format.
 double SumOfMetric(const std::string& text, const std::string& name);
+
+// The requests that a member has counted, of its /metrics: a message of the batch door is as many
+// as it carries.
+double RequestsOf(const std::string& text);
 
 // A counter that was looked at now and then, over any number of restarts of who counts.
 // Threads: one at a time.

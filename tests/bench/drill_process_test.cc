@@ -12,6 +12,7 @@
 
 #include "bench/drills/drill_run.h"
 #include "bench/drills/drills.h"
+#include "bench/drills/request_rate.h"
 #include "bench/options.h"
 #include "tests/process/process_util.h"
 
@@ -79,6 +80,35 @@ TEST_F(DrillProcessTest, Reboot) {
 TEST_F(DrillProcessTest, AlwaysUnavailable) {
   const nlohmann::json drill = Play({"12", "--duration", "4s"});
   EXPECT_TRUE(drill["passed"].get<bool>()) << drill.dump(2);
+}
+
+// What the rates of the reports are made of: a call is a request, whichever door it takes.
+TEST(RequestsOfTest, ACallCountsOnceThroughEitherDoor) {
+  const auto cluster = StartCluster();
+  ASSERT_NE(cluster, nullptr);
+  std::vector<std::string> endpoints;
+  for (int i = 0; i < cluster->size(); ++i) endpoints.push_back(cluster->endpoint(i));
+  const auto requests = [&endpoints] {
+    double sum = 0;
+    for (const std::string& endpoint : endpoints) {
+      const auto text = HttpGet(endpoint, "/metrics", kGiveUp);
+      EXPECT_TRUE(text.ok()) << text.status();
+      if (text.ok()) sum += RequestsOf(*text);
+    }
+    return sum;
+  };
+  constexpr int kCalls = 200;
+  constexpr double kBesides = 20;  // opening streams and sessions, finding out who is who
+  for (const bool batch_stream : {true, false}) {
+    SCOPED_TRACE(batch_stream);
+    auto client = Client::Open({.endpoints = endpoints, .batch_stream = batch_stream});
+    ASSERT_TRUE(client.ok()) << client.status();
+    const double before = requests();
+    for (int i = 0; i < kCalls; ++i) ASSERT_TRUE((*client)->Get("key").ok());
+    const double after = requests();
+    EXPECT_GE(after - before, kCalls);
+    EXPECT_LE(after - before, kCalls + kBesides);
+  }
 }
 
 TEST_F(DrillProcessTest, ADrillThatCannotBeCarriedOutFails) {

@@ -75,7 +75,9 @@ RpcRequest Put(const std::string& key, absl::Duration timeout = absl::Seconds(60
 
 class ExchangeLinkTest : public testing::Test {
  protected:
+  // Close's contract: every try has been told. The end of a test's server ends what it left open.
   ~ExchangeLinkTest() override {
+    for (const auto& waiter : waiters_) waiter->Wait();
     link_.Close();
     loop_.Stop();
   }
@@ -83,6 +85,7 @@ class ExchangeLinkTest : public testing::Test {
   std::shared_ptr<Waiter> Start(RpcRequest request) {
     auto waiter = std::make_shared<Waiter>();
     last_ = link_.Start(channel_, std::move(request), waiter, false);
+    waiters_.push_back(waiter);
     return waiter;
   }
   // One write goes through, so that the stream is open.
@@ -99,6 +102,7 @@ class ExchangeLinkTest : public testing::Test {
   ExchangeLink link_{&loop_};
   std::shared_ptr<grpc::Channel> channel_;
   TryHandle last_;
+  std::vector<std::shared_ptr<Waiter>> waiters_;  // of all tries
 };
 
 TEST_F(ExchangeLinkTest, ARequestCarriesAllThatMetadataWould) {

@@ -13,7 +13,7 @@ import shlex
 import shutil
 import subprocess
 
-SOURCE_FOLDERS = ("api", "base", "client", "replication", "server", "storage", "tests")
+SOURCE_FOLDERS = ("api", "base", "bench", "client", "replication", "server", "storage", "tests")
 MAX_BUILDS = 3  # before giving up on a tree that changes faster than it builds
 
 

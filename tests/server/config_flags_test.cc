@@ -122,6 +122,8 @@ TEST(ConfigFlags, EveryFormOfGoIsTaken) {
 TEST(ConfigFlags, RepairAndForceNewCluster) {
   EXPECT_EQ(Parsed({}).repair, RepairMode::kAuto);
   EXPECT_EQ(Parsed({"--repair=manual"}).repair, RepairMode::kManual);
+  EXPECT_TRUE(Parsed({}).batch_scheduling);
+  EXPECT_FALSE(Parsed({"--cpu-scheduling=normal"}).batch_scheduling);
   EXPECT_FALSE(Parsed({}).force_new_cluster);
   // Bare, as etcd takes it; what follows is not its value.
   const Config bare = Parsed({"--force-new-cluster", "--name", "a"});
@@ -260,6 +262,7 @@ const std::vector<ErrorCase> kErrorCases = {
     {"UnknownSingleDash", {"-data_dir", "x"}, {"--data_dir", "did you mean --data-dir?"}},
     {"UnknownFarOff", {"--zzzzzzzzzzzzz"}, {"unknown flag", "--help"}},
     {"NeitherYesNorNo", {"--force-new-cluster=maybe"}, {"'maybe' is unknown", "true or false"}},
+    {"SchedulingUnknown", {"--cpu-scheduling=fast"}, {"'fast' is unknown", "auto or normal"}},
     {"RepairUnknown", {"--repair=perhaps"}, {"'perhaps' is unknown", "auto or manual"}},
     {"Positional", {"a.toml"}, {"'a.toml' is not a flag"}},
     {"NoValue", {"--name"}, {"--name needs a value: --name=NAME"}},

@@ -1,6 +1,6 @@
 holdfast_test(server_config_test server
   SOURCES config_flags_test.cc config_identity_test.cc config_data_dir_test.cc
-          config_services_test.cc
+          config_services_test.cc thread_policy_test.cc
   LIBS holdfast_server_maint holdfast_server_member)
 holdfast_test(server_member_test server
   SOURCES member_changes_test.cc member_join_test.cc

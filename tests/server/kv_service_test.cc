@@ -17,6 +17,7 @@
 #include "kv_test_util.h"
 #include "server/etcd_errors.h"
 #include "server/state_machine.h"
+#include "tests/storage_mvcc/copy_directory.h"
 
 namespace holdfast::server {
 namespace {
@@ -389,7 +390,7 @@ TEST_F(KvServiceTest, APhysicalCompactionIsFlushed) {
   EXPECT_EQ(Compact(call, "revision: 3 physical: true").header().revision(), 4);
   EXPECT_TRUE(call.status.ok());
   // What was flushed does not need the log: a copy of the files as they are now has it all.
-  std::filesystem::copy(dir_ / "sm", dir_ / "copy", std::filesystem::copy_options::recursive);
+  ASSERT_NO_FATAL_FAILURE(storage::CopyDirectoryInUse(dir_ / "sm", dir_ / "copy"));
   KvStateMachine::Options options;
   options.dir = dir_ / "copy";
   options.cluster_id = kCluster;

@@ -21,6 +21,7 @@
 #include "storage/damage.h"
 #include "storage/mvcc_codec.h"
 #include "storage/mvcc_database.h"
+#include "tests/storage_mvcc/copy_directory.h"
 #include "tests/storage_mvcc/mvcc_test_util.h"
 #include "tests/storage_mvcc/mvcc_twin.h"
 
@@ -33,7 +34,7 @@ using testing::HasSubstr;
 
 // As a power cut would leave it, had the page cache been written out: all files, no lock.
 void CopyFiles(const std::string& from, const std::string& to) {
-  fs::copy(from, to, fs::copy_options::recursive);
+  ASSERT_NO_FATAL_FAILURE(CopyDirectoryInUse(from, to));
   fs::remove(fs::path(to) / "LOCK");
 }
 
@@ -64,7 +65,7 @@ TEST(MvccDurability, ACrashGoesBackToTheLastFlush) {
   MustPut(*writer, "b", "lost");
   MustCommit(*writer, 8, 3);
 
-  CopyFiles(dir.store(), dir.Sub("crashed"));
+  ASSERT_NO_FATAL_FAILURE(CopyFiles(dir.store(), dir.Sub("crashed")));
   const auto crashed = MustOpen(dir.Sub("crashed"));
   EXPECT_EQ(crashed->applied(), (AppliedState{Index(7), Term(2), 2, 0}));
   EXPECT_THAT(Brief(MustRange(*crashed->NewView(), Everything())), ElementsAre("a=flushed@2"));
@@ -76,7 +77,7 @@ TEST(MvccDurability, ANewStoreThatCrashesAtOnceIsNewAgain) {
   auto writer = store->NewWriter();
   MustPut(*writer, "a", "lost");
   MustCommit(*writer, 1);
-  CopyFiles(dir.store(), dir.Sub("crashed"));
+  ASSERT_NO_FATAL_FAILURE(CopyFiles(dir.store(), dir.Sub("crashed")));
   EXPECT_EQ(MustOpen(dir.Sub("crashed"))->applied(), AppliedState{});
 }
 
