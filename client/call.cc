@@ -47,7 +47,7 @@ std::string WhatItSaid(const RpcReply& reply, absl::Duration timeout) {
 
 }  // namespace
 
-Call::Call(Dispatcher* dispatcher, CallSpec spec, Done done)
+Call::Call(Dispatcher* dispatcher, CallSpec&& spec, Done&& done)
     : dispatcher_(dispatcher), spec_(std::move(spec)), done_(std::move(done)) {
   CHECK(!spec_.rungs.empty());
   CHECK(!spec_.write || spec_.rungs.size() == 1);

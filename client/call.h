@@ -105,7 +105,7 @@ class Call : public TryOwner, public std::enable_shared_from_this<Call> {
   using Verdict = absl::StatusOr<CallAnswer>;
   using Done = absl::AnyInvocable<void(Verdict) &&>;
 
-  Call(Dispatcher* dispatcher, CallSpec spec, Done done);
+  Call(Dispatcher* dispatcher, CallSpec&& spec, Done&& done);
   void Start();
   // Ends the call soon: CANCELLED, or the outcome unknown if a write may have been sent.
   void Cancel();

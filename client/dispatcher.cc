@@ -82,7 +82,7 @@ absl::Status Dispatcher::AfterFork() {
       "after the fork");
 }
 
-void Dispatcher::Start(CallSpec spec, Call::Done done) {
+void Dispatcher::Start(CallSpec&& spec, Call::Done&& done) {
   // Before any lock: a thread that is not here may have held it.
   if (!InOwnProcess()) return std::move(done)(AfterFork());
   const auto call = std::make_shared<Call>(this, std::move(spec), std::move(done));

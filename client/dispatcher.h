@@ -37,7 +37,7 @@ class Dispatcher {
   // `done` runs exactly once, on the loop's thread and never inside Start. Two exceptions: a call
   // started from a callback while the client goes away is answered CANCELLED at once; and one in a
   // child process, where the loop's thread is not, is answered AfterFork() at once.
-  void Start(CallSpec spec, Call::Done done);
+  void Start(CallSpec&& spec, Call::Done&& done);
 
   // False after a fork(), in the child: nothing but Start and AfterFork may be used.
   bool InOwnProcess() const;
