@@ -47,11 +47,10 @@ std::string WhatItSaid(const RpcReply& reply, absl::Duration timeout) {
 
 }  // namespace
 
-Call::Call(Dispatcher* dispatcher, CallSpec spec, Done done)
+Call::Call(Dispatcher* dispatcher, CallSpec&& spec, Done&& done)
     : dispatcher_(dispatcher), spec_(std::move(spec)), done_(std::move(done)) {
   CHECK(!spec_.rungs.empty());
   CHECK(!spec_.write || spec_.rungs.size() == 1);
-  log_.resize(dispatcher_->endpoints().size());
 }
 
 void Call::Start() {
@@ -96,7 +95,7 @@ void Call::Deliver(Verdict verdict) {
     delivered_ = true;
     over = Over();
   }
-  if (over) dispatcher_->Forget(this);
+  if (over) dispatcher_->Forget(*this);
 }
 
 void Call::OnTryDone(bool hedge, RpcReply& reply) {
@@ -117,7 +116,7 @@ void Call::OnTryDone(bool hedge, RpcReply& reply) {
     over = Over();
   }
   if (verdict.has_value()) Deliver(*std::move(verdict));
-  if (over) dispatcher_->Forget(this);
+  if (over) dispatcher_->Forget(*this);
 }
 
 void Call::OnHedgeTime() {
@@ -127,7 +126,7 @@ void Call::OnHedgeTime() {
       dispatcher_->router().ChooseHedge(rung().needs_quorum(), tried_);
   if (!endpoint.has_value()) return;
   dispatcher_->stats().hedges.Add();
-  hedge_try_ = StartTry(*endpoint, /*hedge=*/true);
+  hedge_try_ = StartTry(*endpoint, /*hedge=*/true, Now());
 }
 
 void Call::OnTimer() {
@@ -135,7 +134,7 @@ void Call::OnTimer() {
   {
     absl::MutexLock lock(&mutex_);
     timer_ = nullptr;
-    verdict = cancelled_ ? MaybeVerdict(Cancelled()) : NextTry();
+    verdict = cancelled_ ? MaybeVerdict(Cancelled()) : NextTry(Now());
   }
   if (verdict.has_value()) Deliver(*std::move(verdict));
 }
@@ -152,30 +151,32 @@ Call::MaybeVerdict Call::Begin() {
     skipped_rung_ = pass == FreshGate::Pass::kNo;
     if (skipped_rung_) first = 1;
   }
-  EnterRung(first);
-  return NextTry();
+  const Instant now = Now();
+  start_ = now.steady;
+  EnterRung(first, now.steady);
+  return NextTry(now);
 }
 
-void Call::EnterRung(size_t rung) {
+Call::Instant Call::Now() const { return {Steady::now(), dispatcher_->clock()->Sample()}; }
+
+void Call::EnterRung(size_t rung, Steady::time_point now) {
   CHECK(rung < spec_.rungs.size());
   rung_ = rung;
   const absl::Duration total = std::min(spec_.deadline, kLongestWait);
-  const absl::Duration spent = absl::FromChrono(Steady::now() - start_);
+  const absl::Duration spent = absl::FromChrono(now - start_);
   const absl::Duration left = total - spent;
   // The rungs below must have their chance: each but the last takes half of what is left.
   rung_deadline_ = start_ + absl::ToChronoNanoseconds(spent + (last_rung() ? left : left / 2));
   rung_attempts_ = 0;
   rung_sent_ = false;
-  tried_.assign(dispatcher_->endpoints().size(), false);
+  tried_.reset();
   swept_ = false;
   answered_ = false;
   waits_ = 0;
 }
 
-absl::Duration Call::TimeLeft() const { return absl::FromChrono(rung_deadline_ - Steady::now()); }
-
-Call::MaybeVerdict Call::NextTry() {
-  if (TimeLeft() <= absl::ZeroDuration()) return RungOver(RungEnd::kNoTime);
+Call::MaybeVerdict Call::NextTry(const Instant& now) {
+  if (TimeLeft(now.steady) <= absl::ZeroDuration()) return RungOver(RungEnd::kNoTime);
   if (rung_attempts_ >= dispatcher_->policy().max_attempts) {
     return RungOver(RungEnd::kAttemptsSpent);
   }
@@ -185,7 +186,8 @@ Call::MaybeVerdict Call::NextTry() {
     // to save one would defeat the ladder. The gate keeps this rare.
     pay = rung_ > 0 && !rung_sent_ ? Router::Pay::kDebt : Router::Pay::kToken;
   }
-  const Router::Choice choice = dispatcher_->router().Choose(rung().needs_quorum(), tried_, pay);
+  const Router::Choice choice =
+      dispatcher_->router().Choose(rung().needs_quorum(), tried_, pay, now.boot());
   switch (choice.kind) {
     case Router::Choice::Kind::kPushedBack:
       return WaitOutPushBack(choice.retry_after);
@@ -202,29 +204,33 @@ Call::MaybeVerdict Call::NextTry() {
       if (rung().needs_quorum() && dispatcher_->router().QuorumGivenUp()) {
         return RungOver(RungEnd::kNoQuorum);
       }
-      tried_.assign(tried_.size(), false);
+      tried_.reset();
       const bool waited = std::exchange(swept_, true);
-      return waited ? NextTry() : Wait();
+      return waited ? NextTry(now) : Wait();
     }
     case Router::Choice::Kind::kTry:
       break;
   }
   paid_ = pay != Router::Pay::kFree;
-  Send(choice.endpoint);
+  Send(choice.endpoint, now);
   return std::nullopt;
 }
 
 absl::Duration Call::TryTimeout(absl::Duration left) const {
   // A write that was sent cannot be sent elsewhere, so there is nothing to save time for. Nor is
   // there with a single endpoint.
-  if ((spec_.write && !repeatable()) || tried_.size() == 1 || left <= kShortestTry) return left;
+  if ((spec_.write && !repeatable()) || dispatcher_->endpoints().size() == 1 ||
+      left <= kShortestTry)
+    return left;
   return std::max(std::min(dispatcher_->policy().try_timeout, left / 2), kShortestTry);
 }
 
-void Call::Send(size_t endpoint) {
+void Call::Send(size_t endpoint, const Instant& now) {
   const bool first = rung_attempts_ == 0;
-  try_ = StartTry(endpoint, /*hedge=*/false);
-  if (first && spec_.hedge && !rung().linearizable && tried_.size() > 1) ArmHedge();
+  try_ = StartTry(endpoint, /*hedge=*/false, now);
+  if (first && spec_.hedge && !rung().linearizable && dispatcher_->endpoints().size() > 1) {
+    ArmHedge();
+  }
 }
 
 void Call::ArmHedge() {
@@ -235,7 +241,7 @@ void Call::ArmHedge() {
   dispatcher_->hedges().Add(*delay, weak_from_this());
 }
 
-std::optional<TryHandle> Call::StartTry(size_t endpoint, bool hedge) {
+std::optional<TryHandle> Call::StartTry(size_t endpoint, bool hedge, const Instant& now) {
   tried_[endpoint] = true;
   ++attempts_;
   ++rung_attempts_;
@@ -247,12 +253,12 @@ std::optional<TryHandle> Call::StartTry(size_t endpoint, bool hedge) {
   request.require_leader = spec_.write || (rung().linearizable && !last_rung());
   if (rung().bounded()) request.max_age = std::max(rung().max_age, absl::ZeroDuration());
   if (spec_.stamp) request.stamp = spec_.stamp();
-  request.timeout = TryTimeout(TimeLeft());
+  request.timeout = TryTimeout(TimeLeft(now.steady));
   Try& of = hedge ? second_ : first_;
   of = {.endpoint = endpoint,
-        .sampled = dispatcher_->clock()->Sample(),  // Freshness 5: before sending
+        .sampled = now.sampled,  // Freshness 5: before sending
         .timeout = request.timeout,
-        .sent_at = Steady::now(),
+        .sent_at = now.steady,
         .paid = paid_ && !hedge,
         .hedge = hedge};
   if (!hedge) first_sent_at_ = of.sent_at;
@@ -512,6 +518,7 @@ void Call::KeepBest(const Freshness& fresh) {
 Call::MaybeVerdict Call::Again(size_t endpoint, Outcome outcome, const std::string& said) {
   if (cancelled_) return Cancelled();
   CHECK(MayDifferElsewhere(outcome));
+  log_.resize(dispatcher_->endpoints().size());
   log_[endpoint].said = said;
   ++log_[endpoint].times;
   reached_ = reached_ || Reached(outcome);
@@ -520,7 +527,7 @@ Call::MaybeVerdict Call::Again(size_t endpoint, Outcome outcome, const std::stri
   if (sent_ || outcome != Outcome::kTimedOut) only_time_ran_out_ = false;
   // Whichever of two tries comes last goes on.
   if (tries_under_way_ > 0) return std::nullopt;
-  return swept_ ? Wait() : NextTry();
+  return swept_ ? Wait() : NextTry(Now());
 }
 
 Call::MaybeVerdict Call::RungOver(RungEnd why) {
@@ -529,8 +536,9 @@ Call::MaybeVerdict Call::RungOver(RungEnd why) {
     dispatcher_->router().OnNotFresh();
     probing_ = false;
   }
-  EnterRung(rung_ + 1);
-  return NextTry();
+  const Instant now = Now();
+  EnterRung(rung_ + 1, now.steady);
+  return NextTry(now);
 }
 
 std::string Call::Tried() const {

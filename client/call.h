@@ -105,10 +105,13 @@ class Call : public TryOwner, public std::enable_shared_from_this<Call> {
   using Verdict = absl::StatusOr<CallAnswer>;
   using Done = absl::AnyInvocable<void(Verdict) &&>;
 
-  Call(Dispatcher* dispatcher, CallSpec spec, Done done);
+  Call(Dispatcher* dispatcher, CallSpec&& spec, Done&& done);
   void Start();
   // Ends the call soon: CANCELLED, or the outcome unknown if a write may have been sent.
   void Cancel();
+  // For the Dispatcher: where it keeps this call, if it does. Set before Start.
+  void set_place(size_t place) { place_ = place; }
+  std::optional<size_t> place() const { return place_; }
   // For the HedgeQueue.
   void OnHedgeTime();
   // For the transports.
@@ -129,6 +132,14 @@ class Call : public TryOwner, public std::enable_shared_from_this<Call> {
     bool hedge = false;  // beside the first
   };
 
+  // The clocks, read once for all that a step does.
+  struct Instant {
+    Steady::time_point steady = {};
+    base::ClockSample sampled = {};
+    absl::Duration boot() const { return absl::Nanoseconds(sampled.boot_ns); }
+  };
+  Instant Now() const;
+
   // What one endpoint has answered so far.
   struct Said {
     std::string said;  // the last time
@@ -139,10 +150,10 @@ class Call : public TryOwner, public std::enable_shared_from_this<Call> {
   void OnTimer();
 
   MaybeVerdict Begin() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void EnterRung(size_t rung) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  MaybeVerdict NextTry() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void Send(size_t endpoint) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  std::optional<TryHandle> StartTry(size_t endpoint, bool hedge)
+  void EnterRung(size_t rung, Steady::time_point now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  MaybeVerdict NextTry(const Instant& now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void Send(size_t endpoint, const Instant& now) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  std::optional<TryHandle> StartTry(size_t endpoint, bool hedge, const Instant& now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ArmHedge() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   bool Over() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
@@ -173,7 +184,12 @@ class Call : public TryOwner, public std::enable_shared_from_this<Call> {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void KeepBest(const Freshness& fresh) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration TryTimeout(absl::Duration left) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  absl::Duration TimeLeft() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  absl::Duration TimeLeft() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return TimeLeft(Steady::now());
+  }
+  absl::Duration TimeLeft(Steady::time_point now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return absl::FromChrono(rung_deadline_ - now);
+  }
   const Rung& rung() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return spec_.rungs[rung_]; }
   bool last_rung() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
     return rung_ + 1 == spec_.rungs.size();
@@ -187,7 +203,7 @@ class Call : public TryOwner, public std::enable_shared_from_this<Call> {
   std::string Tried() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   Dispatcher* const dispatcher_;
-  const Steady::time_point start_ = Steady::now();
+  std::optional<size_t> place_;
 
   absl::Mutex mutex_;
   CallSpec spec_ ABSL_GUARDED_BY(mutex_);
@@ -207,11 +223,12 @@ class Call : public TryOwner, public std::enable_shared_from_this<Call> {
   bool delivered_ ABSL_GUARDED_BY(mutex_) = false;  // `done` has run
   bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 
+  Steady::time_point start_ ABSL_GUARDED_BY(mutex_);
   size_t rung_ ABSL_GUARDED_BY(mutex_) = 0;
   Steady::time_point rung_deadline_ ABSL_GUARDED_BY(mutex_);
   int rung_attempts_ ABSL_GUARDED_BY(mutex_) = 0;
-  std::vector<bool> tried_ ABSL_GUARDED_BY(mutex_);  // in this round
-  bool swept_ ABSL_GUARDED_BY(mutex_) = false;       // the first round is over
+  EndpointFlags tried_ ABSL_GUARDED_BY(mutex_);    // in this round
+  bool swept_ ABSL_GUARDED_BY(mutex_) = false;     // the first round is over
   bool answered_ ABSL_GUARDED_BY(mutex_) = false;  // in this rung, if with a "too old" or "behind"
   int waits_ ABSL_GUARDED_BY(mutex_) = 0;
 
@@ -233,7 +250,7 @@ class Call : public TryOwner, public std::enable_shared_from_this<Call> {
   bool answered_once_ ABSL_GUARDED_BY(mutex_) = false;        // a reply came, whatever it said
   Steady::time_point first_sent_at_ ABSL_GUARDED_BY(mutex_);  // the first of two under way
   std::optional<Freshness> best_ ABSL_GUARDED_BY(mutex_);     // of the answers that were too old
-  std::vector<Said> log_ ABSL_GUARDED_BY(mutex_);             // per endpoint, for error texts
+  std::vector<Said> log_ ABSL_GUARDED_BY(mutex_);  // by endpoint, for error texts; or empty
 };
 
 }  // namespace holdfast::internal

@@ -244,17 +244,15 @@ class Client::Impl {
 
   void Range(std::string what, const RangeQuery& query, const ReadOptions& options,
              Done<Read<RangeResult>> done) {
-    CallSpec spec;
-    spec.what = std::move(what);
-    spec.invalid = internal::Check(query, options);
-    spec.rungs = internal::RungsOf(options);
-    spec.hedge = options.hedge();
-    spec.deadline = options.deadline();
-    if (options.level() == ReadOptions::Level::kAtLeast) {
-      spec.cluster_id = options.token().cluster_id;
-      spec.incarnation = options.token().incarnation;
-    }
-    StartRange(std::move(spec), query, std::move(done));
+    StartRange(SpecOf(std::move(what), query, options), query,
+               std::make_shared<RangeAnswer>(std::move(done)));
+  }
+
+  void Get(std::string_view key, const ReadOptions& options,
+           Done<Read<std::optional<Entry>>> done) {
+    const RangeQuery query = RangeQuery::Key(key);
+    StartRange(SpecOf(What("Get", key), query, Allowed(key, "", options)), query,
+               std::make_shared<GetAnswer>(this, key, options, std::move(done)));
   }
 
   // Of a scan, after the first: the revision pins the answer, so any member's is right, of the same
@@ -266,7 +264,7 @@ class Client::Impl {
     spec.what = std::move(what);
     spec.rungs = {{.linearizable = false}};
     spec.deadline = deadline;
-    StartRange(std::move(spec), query, std::move(done));
+    StartRange(std::move(spec), query, std::make_shared<RangeAnswer>(std::move(done)));
   }
 
   void DeleteRange(std::string what, const RangeQuery& query, const WriteOptions& options,
@@ -278,14 +276,31 @@ class Client::Impl {
     etcdserverpb::DeleteRangeRequest request;
     request.set_key(query.key);
     request.set_range_end(query.range_end);
-    Write<etcdserverpb::DeleteRangeRequest, etcdserverpb::DeleteRangeResponse>(
-        std::move(spec), Method::kDeleteRange, std::move(request), options,
-        [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
-                                 etcdserverpb::DeleteRangeResponse& response) mutable {
-          if (!answer.ok()) return std::move(done)(answer.status());
-          std::move(done)(WriteResult{TokenOf(*answer), response.deleted(), answer->attempts,
-                                      answer->deduplicated});
-        });
+    Write<etcdserverpb::DeleteRangeResponse>(std::move(spec), Method::kDeleteRange, request,
+                                             options,
+                                             std::make_shared<DeleteAnswer>(std::move(done)));
+  }
+
+  void Put(std::string_view key, std::string_view value, const WriteOptions& options,
+           Done<WriteResult> done) {
+    CallSpec spec;
+    spec.what = What("Put", key);
+    spec.write = true;
+    spec.invalid = internal::CheckKey(key);
+    etcdserverpb::PutRequest request;
+    request.set_key(std::string(key));
+    request.set_value(std::string(value));
+    Write<etcdserverpb::PutResponse>(std::move(spec), Method::kPut, request, options,
+                                     std::make_shared<PutAnswer>(std::move(done)));
+  }
+
+  void Commit(const Txn& txn, const WriteOptions& options, Done<TxnResult> done) {
+    CallSpec spec;
+    spec.what = "Txn";
+    spec.write = txn.writes();
+    spec.invalid = internal::Check(txn);
+    Write<etcdserverpb::TxnResponse>(std::move(spec), Method::kTxn, internal::ToRequest(txn),
+                                     options, std::make_shared<TxnAnswer>(std::move(done)));
   }
 
   void Resolve(const absl::Status& maybe_committed, const WriteOptions& options,
@@ -311,67 +326,152 @@ class Client::Impl {
     dispatcher_.Start(std::move(spec), std::move(then));
   }
 
-  template <class Request, class Response>
-  void Write(CallSpec spec, Method method, Request request, const WriteOptions& options,
-             absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
+ private:
+  static CallSpec SpecOf(std::string what, const RangeQuery& query, const ReadOptions& options) {
+    CallSpec spec;
+    spec.what = std::move(what);
+    spec.invalid = internal::Check(query, options);
+    spec.rungs = internal::RungsOf(options);
+    spec.hedge = options.hedge();
+    spec.deadline = options.deadline();
+    if (options.level() == ReadOptions::Level::kAtLeast) {
+      spec.cluster_id = options.token().cluster_id;
+      spec.incarnation = options.token().incarnation;
+    }
+    return spec;
+  }
+
+  // What a call has been answered, until it is handed over: `Keep` takes it out of the store's
+  // message, of the last one that came; `Tell` hands it to the caller.
+  class RangeAnswer {
+   public:
+    explicit RangeAnswer(Done<Read<RangeResult>> done) : done_(std::move(done)) {}
+    void Keep(etcdserverpb::RangeResponse& response) { result_ = internal::FromResponse(response); }
+    void Tell(const absl::StatusOr<CallAnswer>& answer) {
+      if (!answer.ok()) return std::move(done_)(answer.status());
+      std::move(done_)(Read<RangeResult>{std::move(result_), answer->fresh, answer->incarnation});
+    }
+
+   private:
+    Done<Read<RangeResult>> done_;
+    RangeResult result_;
+  };
+  class GetAnswer {
+   public:
+    GetAnswer(const Impl* impl, std::string_view key, const ReadOptions& options,
+              Done<Read<std::optional<Entry>>> done)
+        : impl_(impl), key_(key), options_(options), done_(std::move(done)) {}
+    void Keep(etcdserverpb::RangeResponse& response) {
+      entry_.reset();
+      if (response.kvs_size() > 0) entry_ = internal::ToEntry(*response.mutable_kvs(0));
+    }
+    void Tell(const absl::StatusOr<CallAnswer>& answer) {
+      if (answer.ok()) {
+        return std::move(done_)(
+            Read<std::optional<Entry>>{std::move(entry_), answer->fresh, answer->incarnation});
+      }
+      std::move(done_)(impl_->OrLocal<std::optional<Entry>>(
+          key_, options_, answer.status(),
+          [this](const internal::MirrorImpl& mirror) { return mirror.Get(key_); }));
+    }
+
+   private:
+    const Impl* const impl_;
+    const std::string key_;
+    const ReadOptions options_;
+    Done<Read<std::optional<Entry>>> done_;
+    std::optional<Entry> entry_;
+  };
+
+  class PutAnswer {
+   public:
+    explicit PutAnswer(Done<WriteResult> done) : done_(std::move(done)) {}
+    void Keep(const etcdserverpb::PutResponse&) {}
+    void Tell(const absl::StatusOr<CallAnswer>& answer) {
+      if (!answer.ok()) return std::move(done_)(answer.status());
+      std::move(done_)(WriteResult{TokenOf(*answer), 0, answer->attempts, answer->deduplicated});
+    }
+
+   private:
+    Done<WriteResult> done_;
+  };
+  class DeleteAnswer {
+   public:
+    explicit DeleteAnswer(Done<WriteResult> done) : done_(std::move(done)) {}
+    void Keep(const etcdserverpb::DeleteRangeResponse& response) { deleted_ = response.deleted(); }
+    void Tell(const absl::StatusOr<CallAnswer>& answer) {
+      if (!answer.ok()) return std::move(done_)(answer.status());
+      std::move(done_)(
+          WriteResult{TokenOf(*answer), deleted_, answer->attempts, answer->deduplicated});
+    }
+
+   private:
+    Done<WriteResult> done_;
+    int64_t deleted_ = 0;
+  };
+  class TxnAnswer {
+   public:
+    explicit TxnAnswer(Done<TxnResult> done) : done_(std::move(done)) {}
+    void Keep(etcdserverpb::TxnResponse& response) {
+      succeeded_ = response.succeeded();
+      results_ = internal::FromResponse(response);
+    }
+    void Tell(const absl::StatusOr<CallAnswer>& answer) {
+      if (!answer.ok()) return std::move(done_)(answer.status());
+      std::move(done_)(TxnResult{succeeded_, std::move(results_), TokenOf(*answer), answer->fresh,
+                                 answer->attempts, answer->deduplicated});
+    }
+
+   private:
+    Done<TxnResult> done_;
+    bool succeeded_ = false;
+    std::vector<OpResult> results_;
+  };
+
+  template <class Answer>
+  void StartRange(CallSpec spec, const RangeQuery& query, std::shared_ptr<Answer> answer) {
+    spec.method = Method::kRange;
+    spec.past_revision = query.revision;
+    spec.encode = [body =
+                       internal::ToRequest(query).SerializeAsString()](const internal::Rung& rung) {
+      if (rung.linearizable) return body;
+      // One message after another is one with the fields of both.
+      etcdserverpb::RangeRequest serializable;
+      serializable.set_serializable(true);
+      return body + serializable.SerializeAsString();
+    };
+    spec.decode = [answer](RpcReply& reply, AnswerHeader* header) {
+      return DecodeReply<etcdserverpb::RangeResponse>(
+          reply, header, [&](auto& response) { answer->Keep(response); });
+    };
+    dispatcher_.Start(std::move(spec),
+                      [answer = std::move(answer)](const absl::StatusOr<CallAnswer>& call) {
+                        answer->Tell(call);
+                      });
+  }
+
+  // What writes goes through a session, if it can be sent at all.
+  template <class Response, class Request, class Answer>
+  void Write(CallSpec&& spec, Method method, const Request& request, const WriteOptions& options,
+             std::shared_ptr<Answer> answer) {
+    auto decode = [answer](RpcReply& reply, AnswerHeader* header) {
+      return DecodeReply<Response>(reply, header, [&](auto& response) { answer->Keep(response); });
+    };
+    auto tell = [answer](const absl::StatusOr<CallAnswer>& call) { answer->Tell(call); };
     if (spec.write && spec.invalid.ok() && InOwnProcess()) {
-      return WriteOnce(std::move(spec.what), method, request, options, std::move(then));
+      return sessions_.Start({.what = std::move(spec.what),
+                              .method = method,
+                              .body = request.SerializeAsString(),
+                              .deadline = options.deadline,
+                              .decode = std::move(decode)},
+                             std::move(tell));
     }
     spec.method = method;
     spec.deadline = options.deadline;
     spec.rungs = {{}};
     spec.encode = [body = request.SerializeAsString()](const internal::Rung&) { return body; };
-    Run<Response>(std::move(spec), std::move(then));
-  }
-
- private:
-  void StartRange(CallSpec spec, const RangeQuery& query, Done<Read<RangeResult>> done) {
-    spec.method = Method::kRange;
-    spec.past_revision = query.revision;
-    spec.encode = [request = internal::ToRequest(query)](const internal::Rung& rung) mutable {
-      request.set_serializable(!rung.linearizable);
-      return request.SerializeAsString();
-    };
-    Run<etcdserverpb::RangeResponse>(
-        std::move(spec), [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
-                                                  etcdserverpb::RangeResponse& response) mutable {
-          if (!answer.ok()) return std::move(done)(answer.status());
-          std::move(done)(Read<RangeResult>{internal::FromResponse(response), answer->fresh,
-                                            answer->incarnation});
-        });
-  }
-
-  template <class Request, class Response>
-  void WriteOnce(std::string what, Method method, const Request& request,
-                 const WriteOptions& options,
-                 absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
-    const auto response = std::make_shared<Response>();
-    sessions_.Start({.what = std::move(what),
-                     .method = method,
-                     .body = request.SerializeAsString(),
-                     .deadline = options.deadline,
-                     .decode = Decode(response)},
-                    [response, then = std::move(then)](absl::StatusOr<CallAnswer> answer) mutable {
-                      std::move(then)(std::move(answer), *response);
-                    });
-  }
-
-  template <class Response>
-  static auto Decode(std::shared_ptr<Response> response) {
-    return [response = std::move(response)](RpcReply& reply, AnswerHeader* header) {
-      return DecodeReply<Response>(reply, header,
-                                   [&](Response& answer) { *response = std::move(answer); });
-    };
-  }
-
-  template <class Response>
-  void Run(CallSpec spec, absl::AnyInvocable<void(absl::StatusOr<CallAnswer>, Response&) &&> then) {
-    const auto response = std::make_shared<Response>();
-    spec.decode = Decode(response);
-    dispatcher_.Start(std::move(spec), [response, then = std::move(then)](
-                                           absl::StatusOr<CallAnswer> answer) mutable {
-      std::move(then)(std::move(answer), *response);
-    });
+    spec.decode = std::move(decode);
+    dispatcher_.Start(std::move(spec), std::move(tell));
   }
 
   internal::Dispatcher dispatcher_;
@@ -423,20 +523,7 @@ void Client::Get(std::string_view key, const ReadOptions& options,
   if (auto local = impl_->Local<Answer>(key, "", options, ReadKey(key))) {
     return impl_->Deliver<Read<Answer>>(*std::move(local), std::move(done));
   }
-  impl_->Range(
-      What("Get", key), RangeQuery::Key(key), impl_->Allowed(key, "", options),
-      [impl = impl_.get(), key = std::string(key), options,
-       done = std::move(done)](Result<RangeResult> read) mutable {
-        Result<Answer> answer = absl::UnknownError("");
-        if (!read.ok()) {
-          answer = read.status();
-        } else {
-          auto& entries = read->value.entries;
-          answer = Read<Answer>{std::nullopt, read->fresh, read->incarnation};
-          if (!entries.empty()) answer->value = std::move(entries.front());
-        }
-        std::move(done)(impl->OrLocal<Answer>(key, options, std::move(answer), ReadKey(key)));
-      });
+  impl_->Get(key, options, std::move(done));
 }
 
 void Client::Range(const RangeQuery& query, const ReadOptions& options,
@@ -546,19 +633,7 @@ void Client::Scan(std::string_view prefix, const ReadOptions& options,
 
 void Client::Put(std::string_view key, std::string_view value, const WriteOptions& options,
                  Done<WriteResult> done) {
-  CallSpec spec;
-  spec.what = What("Put", key);
-  spec.write = true;
-  spec.invalid = internal::CheckKey(key);
-  etcdserverpb::PutRequest request;
-  request.set_key(std::string(key));
-  request.set_value(std::string(value));
-  impl_->Write<etcdserverpb::PutRequest, etcdserverpb::PutResponse>(
-      std::move(spec), Method::kPut, std::move(request), options,
-      [done = std::move(done)](absl::StatusOr<CallAnswer> answer, auto&) mutable {
-        if (!answer.ok()) return std::move(done)(answer.status());
-        std::move(done)(WriteResult{TokenOf(*answer), 0, answer->attempts, answer->deduplicated});
-      });
+  impl_->Put(key, value, options, std::move(done));
 }
 
 void Client::Delete(std::string_view key, const WriteOptions& options, Done<WriteResult> done) {
@@ -572,19 +647,7 @@ void Client::DeletePrefix(std::string_view prefix, const WriteOptions& options,
 }
 
 void Client::Commit(const Txn& txn, const WriteOptions& options, Done<TxnResult> done) {
-  CallSpec spec;
-  spec.what = "Txn";
-  spec.write = txn.writes();
-  spec.invalid = internal::Check(txn);
-  impl_->Write<etcdserverpb::TxnRequest, etcdserverpb::TxnResponse>(
-      std::move(spec), Method::kTxn, internal::ToRequest(txn), options,
-      [done = std::move(done)](absl::StatusOr<CallAnswer> answer,
-                               etcdserverpb::TxnResponse& response) mutable {
-        if (!answer.ok()) return std::move(done)(answer.status());
-        std::move(done)(TxnResult{response.succeeded(), internal::FromResponse(response),
-                                  TokenOf(*answer), answer->fresh, answer->attempts,
-                                  answer->deduplicated});
-      });
+  impl_->Commit(txn, options, std::move(done));
 }
 
 Mirror* Client::mirror(std::string_view key_or_prefix) const {

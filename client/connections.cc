@@ -50,6 +50,7 @@ bool Connections::Rests(Slot& slot, absl::Duration now) {
 std::shared_ptr<grpc::Channel> Connections::ForTry(size_t endpoint) {
   absl::MutexLock lock(&mutex_);
   Slot& slot = slots_[endpoint];
+  if (!redial_.IsOut(endpoint)) return slot.channel;
   const absl::Duration now = Now();
   const std::optional<absl::Duration> out = redial_.OutFor(endpoint, now);
   if (!out.has_value() || *out < Redial::kOwnFor || !Rests(slot, now)) return slot.channel;

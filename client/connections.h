@@ -42,6 +42,7 @@ class Redial {
   bool OnUnreachable(size_t endpoint, absl::Duration now);
   // Whether a call that found no connection there may dial it; then nobody may for a while.
   bool Take(size_t endpoint, absl::Duration now);
+  bool IsOut(size_t endpoint) const { return out_since_[endpoint].has_value(); }
   std::optional<absl::Duration> OutFor(size_t endpoint, absl::Duration now) const;
 
  private:

@@ -1,7 +1,7 @@
 #include "client/dispatcher.h"
 
-#include <unistd.h>
-
+#include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include <fmt/format.h>
@@ -10,6 +10,7 @@
 #include "base/rng.h"
 #include "client/claim.h"
 #include "client/exchange_wire.h"
+#include "client/process.h"
 
 namespace holdfast::internal {
 namespace {
@@ -40,7 +41,7 @@ std::string Rounded(absl::Duration d) {
 }  // namespace
 
 Dispatcher::Dispatcher(const ClientOptions& options)
-    : process_(getpid()),
+    : process_(ProcessId()),
       policy_(options.retry),
       max_clock_slow_(options.max_clock_slow),
       clock_(ClockOf(options)),
@@ -59,19 +60,20 @@ void Dispatcher::Close() {
   {
     absl::MutexLock lock(&mutex_);
     closing_ = true;
-    for (const auto& [_, call] : calls_) calls.push_back(call);
+    std::ranges::copy_if(calls_, std::back_inserter(calls),
+                         [](const auto& call) { return call != nullptr; });
   }
   for (const auto& call : calls) call->Cancel();
   {
     absl::MutexLock lock(&mutex_);
-    while (!calls_.empty()) empty_.Wait(&mutex_);
+    while (free_.size() < calls_.size()) empty_.Wait(&mutex_);
   }
   hedges_.Close();
   for (const auto& link : links_) link->Close();
   loop_.Stop();
 }
 
-bool Dispatcher::InOwnProcess() const { return getpid() == process_; }
+bool Dispatcher::InOwnProcess() const { return ProcessId() == process_; }
 
 absl::Status Dispatcher::AfterFork() {
   return absl::AbortedError(
@@ -80,7 +82,7 @@ absl::Status Dispatcher::AfterFork() {
       "after the fork");
 }
 
-void Dispatcher::Start(CallSpec spec, Call::Done done) {
+void Dispatcher::Start(CallSpec&& spec, Call::Done&& done) {
   // Before any lock: a thread that is not here may have held it.
   if (!InOwnProcess()) return std::move(done)(AfterFork());
   const auto call = std::make_shared<Call>(this, std::move(spec), std::move(done));
@@ -88,7 +90,15 @@ void Dispatcher::Start(CallSpec spec, Call::Done done) {
   {
     absl::MutexLock lock(&mutex_);
     closing = closing_;
-    if (!closing) calls_.emplace(call.get(), call);
+    if (!closing) {
+      if (free_.empty()) {
+        free_.push_back(calls_.size());
+        calls_.emplace_back();
+      }
+      call->set_place(free_.back());
+      calls_[free_.back()] = call;
+      free_.pop_back();
+    }
   }
   stats_.calls.Add();
   if (closing) call->Cancel();
@@ -137,10 +147,14 @@ void Dispatcher::MetricsTo(std::string* out) {
   }
 }
 
-void Dispatcher::Forget(const Call* call) {
+void Dispatcher::Forget(const Call& call) {
+  if (!call.place().has_value()) return;
+  std::shared_ptr<Call> forgotten;  // it may end here, and not under the lock
   absl::MutexLock lock(&mutex_);
-  calls_.erase(call);
-  if (calls_.empty()) empty_.SignalAll();
+  forgotten = std::move(calls_[*call.place()]);
+  CHECK(forgotten.get() == &call);
+  free_.push_back(*call.place());
+  if (free_.size() == calls_.size()) empty_.SignalAll();
 }
 
 }  // namespace holdfast::internal

@@ -8,7 +8,6 @@
 #include <grpcpp/channel.h>
 
 #include "absl/base/thread_annotations.h"
-#include "absl/container/flat_hash_map.h"
 #include "absl/synchronization/mutex.h"
 #include "base/clock.h"
 #include "client/call.h"
@@ -38,7 +37,7 @@ class Dispatcher {
   // `done` runs exactly once, on the loop's thread and never inside Start. Two exceptions: a call
   // started from a callback while the client goes away is answered CANCELLED at once; and one in a
   // child process, where the loop's thread is not, is answered AfterFork() at once.
-  void Start(CallSpec spec, Call::Done done);
+  void Start(CallSpec&& spec, Call::Done&& done);
 
   // False after a fork(), in the child: nothing but Start and AfterFork may be used.
   bool InOwnProcess() const;
@@ -50,7 +49,7 @@ class Dispatcher {
   void MetricsTo(std::string* out);
 
   // For Call only.
-  void Forget(const Call* call);
+  void Forget(const Call& call);
   EventLoop& loop() { return loop_; }
   Router& router() { return router_; }
   const std::vector<Endpoint>& endpoints() const { return endpoints_; }
@@ -81,7 +80,9 @@ class Dispatcher {
   absl::Mutex mutex_;
   absl::CondVar empty_;
   bool closing_ ABSL_GUARDED_BY(mutex_) = false;
-  absl::flat_hash_map<const Call*, std::shared_ptr<Call>> calls_ ABSL_GUARDED_BY(mutex_);
+  // The calls under way, each in a place of its own that it knows; and the places that are free.
+  std::vector<std::shared_ptr<Call>> calls_ ABSL_GUARDED_BY(mutex_);
+  std::vector<size_t> free_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace holdfast::internal

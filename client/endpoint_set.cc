@@ -17,7 +17,7 @@ absl::Duration FullJitter(const RetryPolicy& policy, int n, base::Rng& rng) {
 
 EndpointSet::EndpointSet(size_t count, const RetryPolicy& policy, base::Rng* rng)
     : policy_(policy), rng_(rng), states_(count) {
-  CHECK(count > 0);
+  CHECK(count > 0 && count <= kEndpointsMax);
 }
 
 EndpointSet::Rank EndpointSet::RankOf(const State& state, bool needs_quorum,
@@ -32,9 +32,11 @@ absl::Duration EndpointSet::WaitUntil(const State& state, bool needs_quorum) {
                       : state.reach.wait_until;
 }
 
-std::optional<size_t> EndpointSet::Pick(bool needs_quorum, const std::vector<bool>& tried,
+std::optional<size_t> EndpointSet::Pick(bool needs_quorum, const EndpointFlags& tried,
                                         absl::Duration now) const {
-  CHECK(tried.size() == states_.size());
+  if (!tried[current_] && RankOf(states_[current_], needs_quorum, now) == Rank::kHealthy) {
+    return current_;
+  }
   std::optional<size_t> best;
   std::tuple<Rank, absl::Duration, size_t> best_key;
   for (size_t distance = 0; distance < states_.size(); ++distance) {
@@ -52,7 +54,7 @@ std::optional<size_t> EndpointSet::Pick(bool needs_quorum, const std::vector<boo
   return best;
 }
 
-bool EndpointSet::HealthyLeft(bool needs_quorum, const std::vector<bool>& tried,
+bool EndpointSet::HealthyLeft(bool needs_quorum, const EndpointFlags& tried,
                               absl::Duration now) const {
   for (size_t i = 0; i < states_.size(); ++i) {
     if (!tried[i] && RankOf(states_[i], needs_quorum, now) == Rank::kHealthy) return true;
@@ -98,9 +100,12 @@ void EndpointSet::Report(size_t endpoint, Outcome outcome, bool needs_quorum, ab
     default:
       break;
   }
-  std::vector<bool> others(states_.size(), true);
-  others[current_] = false;
-  if (!HealthyLeft(needs_quorum, others, now)) current_ = endpoint;
+  if (BackingOff(current_, needs_quorum, now)) current_ = endpoint;
+}
+
+bool EndpointSet::Settled(size_t endpoint) const {
+  const State& state = states_[endpoint];
+  return endpoint == current_ && state.reach.IsClean() && state.quorum.IsClean();
 }
 
 }  // namespace holdfast::internal

@@ -12,6 +12,7 @@
 
 #include "absl/time/time.h"
 #include "base/rng.h"
+#include "client/endpoint.h"
 #include "client/outcome.h"
 #include "holdfast/options.h"
 
@@ -23,19 +24,22 @@ absl::Duration FullJitter(const RetryPolicy& policy, int n, base::Rng& rng);
 // Pure: time and randomness come in. Threads: one.
 class EndpointSet {
  public:
-  // REQUIRES: count > 0. `rng` outlives this.
+  // REQUIRES: 0 < count <= kEndpointsMax. `rng` outlives this.
   EndpointSet(size_t count, const RetryPolicy& policy, base::Rng* rng);
 
-  // The best endpoint that is not in `tried` (one flag per endpoint): a healthy one, nearest after
+  // The best endpoint that is not in `tried`: a healthy one, nearest after
   // the one in use; else one that answered late rather than one that cannot be reached, and among
   // those the one whose back-off ends first. nullopt if all were tried.
   // `needs_quorum`: the request needs a member that is in touch with the leader.
-  std::optional<size_t> Pick(bool needs_quorum, const std::vector<bool>& tried,
+  std::optional<size_t> Pick(bool needs_quorum, const EndpointFlags& tried,
                              absl::Duration now) const;
   // Whether some endpoint not in `tried` is healthy.
-  bool HealthyLeft(bool needs_quorum, const std::vector<bool>& tried, absl::Duration now) const;
+  bool HealthyLeft(bool needs_quorum, const EndpointFlags& tried, absl::Duration now) const;
 
   void Report(size_t endpoint, Outcome outcome, bool needs_quorum, absl::Duration now);
+
+  // Whether a success there would change nothing: it is in use, and no failure of it is remembered.
+  bool Settled(size_t endpoint) const;
 
   size_t current() const { return current_; }
   bool BackingOff(size_t endpoint, bool needs_quorum, absl::Duration now) const {
@@ -48,6 +52,11 @@ class EndpointSet {
     int failures = 0;  // counts the rounds, not the calls that failed at once
     absl::Duration wait_until = -absl::InfiniteDuration();
     std::optional<absl::Duration> healthy_since;
+
+    // A success would change nothing.
+    bool IsClean() const {
+      return failures == 0 && healthy_since.has_value() && wait_until == -absl::InfiniteDuration();
+    }
   };
   struct State {
     Health reach;

@@ -13,7 +13,6 @@
 namespace holdfast {
 namespace {
 
-constexpr size_t kEndpointsMax = 32;
 constexpr size_t kPrefixesMax = 1000;
 constexpr std::string_view kTokenPrefix = "hf1.";
 
@@ -87,8 +86,8 @@ absl::Status CheckPrefixes(const std::vector<PrefixOptions>& prefixes) {
 
 absl::Status ClientOptions::Validate() const {
   if (endpoints.empty()) return Invalid("endpoints", "is empty: name at least one host:port");
-  if (endpoints.size() > kEndpointsMax) {
-    return Invalid("endpoints", fmt::format("has more than {} entries", kEndpointsMax));
+  if (endpoints.size() > internal::kEndpointsMax) {
+    return Invalid("endpoints", fmt::format("has more than {} entries", internal::kEndpointsMax));
   }
   for (const std::string& text : endpoints) {
     const auto endpoint = internal::ParseEndpoint(text);

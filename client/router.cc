@@ -21,8 +21,8 @@ void Router::OnCall() {
   budget_.OnCall();
 }
 
-Router::Choice Router::Choose(bool needs_quorum, const std::vector<bool>& tried, Pay pay) {
-  const absl::Duration now = Now();
+Router::Choice Router::Choose(bool needs_quorum, const EndpointFlags& tried, Pay pay,
+                              absl::Duration now) {
   absl::MutexLock lock(&mutex_);
   Choice choice;
   std::optional<size_t> endpoint = endpoints_.Pick(needs_quorum, LeavingAlone(tried, now), now);
@@ -49,9 +49,9 @@ Router::Choice Router::Choose(bool needs_quorum, const std::vector<bool>& tried,
   return choice;
 }
 
-std::vector<bool> Router::LeavingAlone(const std::vector<bool>& tried, absl::Duration now) const {
-  std::vector<bool> left_out = tried;
-  for (size_t i = 0; i < left_out.size(); ++i) {
+EndpointFlags Router::LeavingAlone(const EndpointFlags& tried, absl::Duration now) const {
+  EndpointFlags left_out = tried;
+  for (size_t i = 0; i < alone_until_.size(); ++i) {
     if (alone_until_[i] > now) left_out[i] = true;
   }
   return left_out;
@@ -68,10 +68,10 @@ std::optional<absl::Duration> Router::BeginHedgeable() {
   return hedger_.OnRead();
 }
 
-std::optional<size_t> Router::ChooseHedge(bool needs_quorum, const std::vector<bool>& tried) {
+std::optional<size_t> Router::ChooseHedge(bool needs_quorum, const EndpointFlags& tried) {
   const absl::Duration now = Now();
   absl::MutexLock lock(&mutex_);
-  const std::vector<bool> left_out = LeavingAlone(tried, now);
+  const EndpointFlags left_out = LeavingAlone(tried, now);
   // To one that will answer, or it shortens nothing.
   if (!endpoints_.HealthyLeft(needs_quorum, left_out, now) || !hedger_.Take()) return std::nullopt;
   return endpoints_.Pick(needs_quorum, left_out, now);
@@ -97,8 +97,13 @@ void Router::Refund() {
 }
 
 void Router::Report(size_t endpoint, Outcome outcome, bool needs_quorum) {
-  const absl::Duration now = Now();
   absl::MutexLock lock(&mutex_);
+  // Nearly every answer: one more of an endpoint that is well. It is worth no look at the clock.
+  if (outcome == Outcome::kOk && endpoints_.Settled(endpoint) &&
+      !(needs_quorum && quorum_failing_since_.has_value())) {
+    return;
+  }
+  const absl::Duration now = Now();
   endpoints_.Report(endpoint, outcome, needs_quorum, now);
   if (!needs_quorum || outcome == Outcome::kTooOld || outcome == Outcome::kBehind) return;
   if (outcome == Outcome::kOk || outcome == Outcome::kRefused) {

@@ -42,7 +42,8 @@ class Router {
     bool healthy_left = false;   // of kNoBudget: a healthy endpoint was left untried
     absl::Duration retry_after;  // of kNoBudget and kPushedBack
   };
-  Choice Choose(bool needs_quorum, const std::vector<bool>& tried, Pay pay);
+  // `now`: on the boot clock of this client's clock.
+  Choice Choose(bool needs_quorum, const EndpointFlags& tried, Pay pay, absl::Duration now);
   void Refund();
   // The endpoint asks to be left alone: nothing is tried again there before that, by any call. What
   // was never sent to anybody may still go there if there is no other.
@@ -50,7 +51,7 @@ class Router {
   // A read begins that may be hedged: after how long; nullopt: not this one.
   std::optional<absl::Duration> BeginHedgeable();
   // Where a hedge goes, paid for; nullopt: nowhere. `tried`: where the read was sent before.
-  std::optional<size_t> ChooseHedge(bool needs_quorum, const std::vector<bool>& tried);
+  std::optional<size_t> ChooseHedge(bool needs_quorum, const EndpointFlags& tried);
   void OnReadTime(absl::Duration time);
   void Report(size_t endpoint, Outcome outcome, bool needs_quorum);
   absl::Duration Jitter(int n);
@@ -72,7 +73,7 @@ class Router {
 
  private:
   // `tried`, and those that ask to be left alone.
-  std::vector<bool> LeavingAlone(const std::vector<bool>& tried, absl::Duration now) const
+  EndpointFlags LeavingAlone(const EndpointFlags& tried, absl::Duration now) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   absl::Duration Now() const { return absl::Nanoseconds(clock_->Sample().boot_ns); }
 

@@ -1,7 +1,5 @@
 #include "client/session.h"
 
-#include <unistd.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -17,6 +15,7 @@
 #include "base/strings.h"
 #include "client/claim.h"
 #include "client/grpc_time.h"
+#include "client/process.h"
 #include "holdfast/client.pb.h"
 #include "holdfast/error.h"
 
@@ -43,6 +42,7 @@ WriteSessions::WriteSessions(Dispatcher* dispatcher, bool enabled)
 
 void WriteSessions::Start(WriteRequest request, Call::Done done) {
   auto job = std::make_shared<Job>();
+  job->owner = this;
   job->deadline =
       Steady::now() + absl::ToChronoNanoseconds(std::min(request.deadline, kLongestWait));
   job->request = std::move(request);
@@ -58,7 +58,7 @@ void WriteSessions::Start(WriteRequest request, Call::Done done) {
     } else {
       // A child that goes on with this memory makes other digests: then the store tells the two
       // apart.
-      job->digest = DigestOf(job->request, salt_ ^ static_cast<uint64_t>(getpid()));
+      job->digest = DigestOf(job->request, salt_ ^ static_cast<uint64_t>(ProcessId()));
       waiting_.push_back(job);
       Pump(&work);
       if (job->session == nullptr) {
@@ -258,23 +258,24 @@ void WriteSessions::Launch(const std::shared_ptr<Job>& job) {
   spec.write = true;
   spec.rungs = {{}};
   spec.deadline = TimeTo(job->deadline);
+  // Nothing but the job is held, which a function has room for without an allocation. It stays as
+  // it is while this call is under way.
   spec.encode = [job](const Rung&) { return job->request.body; };
-  spec.decode = job->request.decode;
-  const auto fate = std::make_shared<WriteFate>();
+  spec.decode = [job](RpcReply& reply, AnswerHeader* header) {
+    return job->request.decode(reply, header);
+  };
   if (job->session != nullptr) {
-    spec.fate = fate;
-    spec.stamp = [this, session = job->session, sequence = job->sequence, digest = job->digest] {
-      return StampOf(*session, sequence, digest);
-    };
+    job->fate = WriteFate();
+    spec.fate = std::shared_ptr<WriteFate>(job, &job->fate);
+    spec.stamp = [job] { return job->owner->StampOf(*job->session, job->sequence, job->digest); };
   }
-  dispatcher_->Start(std::move(spec), [this, job, fate](Call::Verdict verdict) {
-    OnDone(job, *fate, std::move(verdict));
-  });
+  dispatcher_->Start(std::move(spec),
+                     [job](Call::Verdict verdict) { job->owner->OnDone(job, std::move(verdict)); });
 }
 
-void WriteSessions::OnDone(const std::shared_ptr<Job>& job, const WriteFate& fate,
-                           Call::Verdict verdict) {
+void WriteSessions::OnDone(const std::shared_ptr<Job>& job, Call::Verdict verdict) {
   if (job->session == nullptr) return std::move(job->done)(std::move(verdict));
+  const WriteFate fate = job->fate;
   Work work;
   bool again = false;
   {

@@ -37,7 +37,7 @@ struct WriteRequest {
   std::string body;  // the encoded request
   absl::Duration deadline;
   // Keeps the answer for the caller; false if it cannot be parsed.
-  std::function<bool(RpcReply&, AnswerHeader*)> decode;
+  absl::AnyInvocable<bool(RpcReply&, AnswerHeader*)> decode;
 };
 
 // Threads: all methods from any thread; `done` runs on the loop's thread.
@@ -86,9 +86,11 @@ class WriteSessions {
   };
   // A write on its way.
   struct Job {
+    WriteSessions* owner = nullptr;
     WriteRequest request;
     Call::Done done;
     Steady::time_point deadline;
+    WriteFate fate = {};  // of the call that is under way for it
     uint64_t digest = 0;
     std::shared_ptr<Session> session = nullptr;
     uint64_t sequence = 0;
@@ -118,7 +120,7 @@ class WriteSessions {
   void OnOpened(const std::shared_ptr<Job>& job, uint64_t id, uint64_t window,
                 const absl::Status& status);
   void Launch(const std::shared_ptr<Job>& job);
-  void OnDone(const std::shared_ptr<Job>& job, const WriteFate& fate, Call::Verdict verdict);
+  void OnDone(const std::shared_ptr<Job>& job, Call::Verdict verdict);
   void OnWaitOver(const std::shared_ptr<Job>& job);
   void OnResolved(uint64_t ticket, const WriteFate& fate, Call::Verdict* verdict);
   void CloseSession(uint64_t id, Call::Done done);

@@ -1,5 +1,6 @@
 #include "client/wire.h"
 
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -169,17 +170,6 @@ void AddOp(const Op& op, etcdserverpb::RequestOp* out) {
   }
 }
 
-Entry ToEntry(mvccpb::KeyValue& kv) {
-  Entry entry;
-  entry.key = std::move(*kv.mutable_key());
-  entry.value = std::move(*kv.mutable_value());
-  entry.create_revision = static_cast<uint64_t>(kv.create_revision());
-  entry.mod_revision = static_cast<uint64_t>(kv.mod_revision());
-  entry.version = static_cast<uint64_t>(kv.version());
-  entry.lease = kv.lease();
-  return entry;
-}
-
 absl::Status CheckQuery(const RangeQuery& query) {
   if (const absl::Status key = CheckKey(query.key); !key.ok()) return key;
   if (query.limit < 1 || query.limit > kPageMax) {
@@ -191,6 +181,17 @@ absl::Status CheckQuery(const RangeQuery& query) {
 }
 
 }  // namespace
+
+Entry ToEntry(mvccpb::KeyValue& kv) {
+  Entry entry;
+  entry.key = std::move(*kv.mutable_key());
+  entry.value = std::move(*kv.mutable_value());
+  entry.create_revision = static_cast<uint64_t>(kv.create_revision());
+  entry.mod_revision = static_cast<uint64_t>(kv.mod_revision());
+  entry.version = static_cast<uint64_t>(kv.version());
+  entry.lease = kv.lease();
+  return entry;
+}
 
 etcdserverpb::RangeRequest ToRequest(const RangeQuery& query) {
   etcdserverpb::RangeRequest request;
@@ -260,11 +261,14 @@ absl::Status CheckKey(std::string_view key) {
 absl::Status Check(const RangeQuery& query, const ReadOptions& options) {
   if (const absl::Status status = CheckQuery(query); !status.ok()) return status;
   bool finite_bound = false;
-  for (const Rung& rung : RungsOf(options)) {
-    if (rung.max_age < absl::ZeroDuration()) {
+  const bool bounded = options.level() == ReadOptions::Level::kBounded;
+  for (const std::optional<absl::Duration> bound :
+       {bounded ? std::optional(options.max_age()) : std::nullopt, options.or_stale()}) {
+    if (!bound.has_value()) continue;
+    if (*bound < absl::ZeroDuration()) {
       return absl::InvalidArgumentError("a bound on the age must not be negative");
     }
-    finite_bound = finite_bound || rung.bounded();
+    finite_bound = finite_bound || *bound != absl::InfiniteDuration();
   }
   if (query.revision != 0 && finite_bound) {
     return absl::InvalidArgumentError(

@@ -16,6 +16,7 @@ etcdserverpb::TxnRequest ToRequest(const Txn& txn);
 
 // Moves the bytes out of `response`.
 RangeResult FromResponse(etcdserverpb::RangeResponse& response);
+Entry ToEntry(mvccpb::KeyValue& kv);
 std::vector<OpResult> FromResponse(etcdserverpb::TxnResponse& response);
 
 // What `options` accepts, best first.

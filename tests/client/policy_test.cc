@@ -154,7 +154,7 @@ class EndpointSetTest : public testing::Test {
     tried_[*pick] = true;
     return *pick;
   }
-  void NewCall() { tried_.assign(3, false); }
+  void NewCall() { tried_.reset(); }
   void Report(size_t endpoint, Outcome outcome, bool needs_quorum = true) {
     set_.Report(endpoint, outcome, needs_quorum, now_);
   }
@@ -162,7 +162,7 @@ class EndpointSetTest : public testing::Test {
   base::Rng rng_{7};
   RetryPolicy policy_;
   EndpointSet set_{3, policy_, &rng_};
-  std::vector<bool> tried_ = std::vector<bool>(3, false);
+  EndpointFlags tried_;
   absl::Duration now_ = absl::Seconds(100);
 };
 
@@ -215,7 +215,7 @@ TEST_F(EndpointSetTest, ASilentEndpointIsBetterThanOneThatRefuses) {
 }
 
 TEST_F(EndpointSetTest, BackOffGrowsAndIsForgottenOnlyAfterAMinuteOfHealth) {
-  const std::vector<bool> none = {false};
+  const EndpointFlags none;
   // The longest of many back-offs after one more failure.
   const auto longest_after = [&](int failures, absl::Duration health) {
     absl::Duration longest;
