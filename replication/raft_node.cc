@@ -14,6 +14,7 @@
 #include <utility>
 #include <variant>
 
+#include "absl/cleanup/cleanup.h"
 #include "absl/synchronization/mutex.h"
 #include "base/bounded_queue.h"
 #include "base/check.h"
@@ -35,8 +36,14 @@ constexpr size_t kMaxFreshWaiters = 10000;
 constexpr size_t kMaxTasks = 1024;      // fetches and maintenance waiting for their thread
 constexpr int kMaxTicksATurn = 5;       // after a pause: time that nobody lived through is dropped
 constexpr size_t kInputOverhead = 128;  // bytes that an input costs beside its payload
+// Larger inputs are no lone requests: whoever brings them has better things to do than a turn.
+constexpr size_t kMaxInlineBytes = size_t{16} << 10;
 constexpr absl::Duration kUrgentProbeEvery = absl::Milliseconds(20);
 constexpr absl::Duration kRecordEvery = absl::Seconds(1);
+
+// True while this thread is in a turn of any node. A transport that delivers at once (in tests)
+// would otherwise go from turn to turn on one stack.
+thread_local bool in_turn = false;
 
 size_t BytesOf(const std::vector<Message>& messages) {
   size_t bytes = 0;
@@ -91,13 +98,14 @@ class RaftNodeImpl final : public SteppedNode {
   const RaftCore& core() const override { return core_; }
 
  private:
-  using Input = absl::AnyInvocable<void()>;  // runs on the raft thread
+  using Input = absl::AnyInvocable<void()>;  // runs in a turn
 
   void OnDurable(uint64_t seq, std::vector<Message> after_durable);
 
-  // The raft thread.
+  // In a turn.
   void Run();
-  void Turn(std::vector<Input> inputs);
+  enum class Ticks { kRun, kLeave };
+  void Turn(absl::Span<Input> inputs, Ticks ticks);
   void RunTicks();
   void OfferProposals();
   void OfferReads();
@@ -129,6 +137,12 @@ class RaftNodeImpl final : public SteppedNode {
   }
   void Take(ProposalBatch batch);
   void Post(Input input, size_t bytes = 0) { inbox_.Push(std::move(input), bytes); }
+  // Any thread. Queues the input or, if the raft thread sleeps, takes its place for one turn. False
+  // if the inbox is full or closed. For inputs that can not lead to a wait: never a snapshot.
+  [[nodiscard]] bool TryHere(Input input, size_t bytes);
+  // As TryHere for inputs that are bounded elsewhere: refused only at the end.
+  void PostOrHere(Input input);
+  void BorrowedTurn(Input input);
 
   const NodeOptions options_;
   storage::LogStore* const log_;
@@ -137,7 +151,7 @@ class RaftNodeImpl final : public SteppedNode {
   const int64_t tick_ns_;
   const int64_t grace_ns_;
 
-  // Raft thread only.
+  // Whoever has the turn: the raft thread, or who borrowed its place from the inbox.
   RaftCore core_;
   FreshnessTracker tracker_;
   ProposalQueue proposals_;
@@ -145,7 +159,8 @@ class RaftNodeImpl final : public SteppedNode {
   MemberQueue members_;
   base::ClockSample now_;
   int64_t next_tick_ns_ = 0;
-  bool ticked_ = false;  // in this turn
+  bool ticked_ = false;    // in this turn
+  bool borrowed_ = false;  // this turn is not the raft thread's
   std::optional<int64_t> leaderless_since_ns_;
   Term seen_term_;
   Role seen_role_ = Role::kFollower;
@@ -215,7 +230,7 @@ RaftNodeImpl::RaftNodeImpl(NodeOptions options, const RaftCore::Recovered& recov
       membership_(std::make_shared<Membership>(core_.membership())),
       inbox_(options_.max_queued_bytes),
       apply_worker_(
-          machine, [this](Index index) { Post([this, index] { core_.OnApplied(index); }); },
+          machine, [this](Index index) { PostOrHere([this, index] { core_.OnApplied(index); }); },
           [this](const absl::Status& s) { Fatal(s); }),
       log_worker_(
           log,
@@ -254,10 +269,28 @@ void RaftNodeImpl::OnDurable(uint64_t seq, std::vector<Message> after_durable) {
   own.assign(std::make_move_iterator(first_own), std::make_move_iterator(after_durable.end()));
   after_durable.erase(first_own, after_durable.end());
   if (!after_durable.empty() && !dead_) transport_->Send(std::move(after_durable));
-  Post([this, seq, own = std::move(own)]() mutable {
+  PostOrHere([this, seq, own = std::move(own)]() mutable {
     core_.OnDurable(seq);
     SendMessages(std::move(own));
   });
+}
+
+bool RaftNodeImpl::TryHere(Input input, size_t bytes) {
+  if (in_turn || bytes > kMaxInlineBytes || !inbox_.TryBorrow()) {
+    return inbox_.TryPush(std::move(input), bytes);
+  }
+  BorrowedTurn(std::move(input));
+  return true;
+}
+
+void RaftNodeImpl::PostOrHere(Input input) {
+  if (in_turn || !inbox_.TryBorrow()) return Post(std::move(input));
+  BorrowedTurn(std::move(input));
+}
+
+void RaftNodeImpl::BorrowedTurn(Input input) {
+  Turn(absl::MakeSpan(&input, 1), Ticks::kLeave);
+  inbox_.GiveBack();
 }
 
 void RaftNodeImpl::Propose(std::string payload, absl::AnyInvocable<void(absl::Status) &&> refused) {
@@ -272,7 +305,7 @@ void RaftNodeImpl::ProposeMany(std::vector<std::string> payloads, RefusedMany re
 void RaftNodeImpl::Take(ProposalBatch batch) {
   const size_t bytes = batch.bytes + kInputOverhead;
   const auto shared = std::make_shared<ProposalBatch>(std::move(batch));
-  if (inbox_.TryPush([this, shared] { proposals_.Add(std::move(*shared), now_.boot_ns); }, bytes)) {
+  if (TryHere([this, shared] { proposals_.Add(std::move(*shared), now_.boot_ns); }, bytes)) {
     return;
   }
   shared->RefuseAll(inbox_.closed() ? absl::UnavailableError("the node is stopping")
@@ -281,7 +314,7 @@ void RaftNodeImpl::Take(ProposalBatch batch) {
 
 void RaftNodeImpl::ReadIndex(absl::Duration timeout, ReadDone done) {
   auto waiter = std::make_shared<ReadWaiter>(ReadWaiter{DeadlineAfter(timeout), std::move(done)});
-  if (inbox_.TryPush([this, waiter] { reads_.Add(std::move(*waiter)); }, kInputOverhead)) return;
+  if (TryHere([this, waiter] { reads_.Add(std::move(*waiter)); }, kInputOverhead)) return;
   std::move(waiter->done)(inbox_.closed()
                               ? absl::UnavailableError("the node is stopping")
                               : absl::ResourceExhaustedError("too many requests are queued"));
@@ -313,7 +346,7 @@ void RaftNodeImpl::FreshClaim(absl::Duration max_age, absl::Duration timeout,
 void RaftNodeImpl::Receive(std::vector<Message> messages) {
   const size_t bytes = BytesOf(messages);
   // A full inbox loses messages, as a network may.
-  (void)inbox_.TryPush(
+  (void)TryHere(
       [this, messages = std::move(messages)]() mutable {
         for (Message& m : messages) core_.Step(std::move(m));
       },
@@ -411,19 +444,28 @@ void RaftNodeImpl::Run() {
   while (!inbox_.closed()) {
     const int64_t wait_ns = next_tick_ns_ - options_.clock->Sample().boot_ns;
     // Also when a tick is overdue: what was heard meanwhile counts before time does.
-    Turn(inbox_.DrainFor(absl::Nanoseconds(std::max<int64_t>(0, wait_ns))));
+    // Nobody borrows before DrainFor, so next_tick_ns_ is ours to read above.
+    std::vector<Input> inputs = inbox_.DrainFor(absl::Nanoseconds(std::max<int64_t>(0, wait_ns)));
+    Turn(absl::MakeSpan(inputs), Ticks::kRun);
   }
   RefuseAll();
 }
 
-void RaftNodeImpl::RunRaft() { Turn(inbox_.TakeNow()); }
+void RaftNodeImpl::RunRaft() {
+  std::vector<Input> inputs = inbox_.TakeNow();
+  Turn(absl::MakeSpan(inputs), Ticks::kRun);
+}
 
-void RaftNodeImpl::Turn(std::vector<Input> inputs) {
+// Ticks::kLeave: on a borrowed place. Time is the raft thread's, which wakes for it by itself.
+void RaftNodeImpl::Turn(absl::Span<Input> inputs, Ticks ticks) {
   if (dead_) return;
+  const auto leave = absl::MakeCleanup([was = std::exchange(in_turn, true)] { in_turn = was; });
+  borrowed_ = ticks == Ticks::kLeave;
   // Taken before anything of this turn is sent: the sample of its probes and rounds.
   now_ = options_.clock->Sample();
   for (Input& input : inputs) input();
-  RunTicks();
+  ticked_ = false;
+  if (ticks == Ticks::kRun) RunTicks();
   OfferProposals();
   OfferReads();
   do {
@@ -520,8 +562,9 @@ void RaftNodeImpl::Carry(Ready ready) {
   if (ready.round_started) tracker_.OnRoundStarted(*ready.round_started, now_);
   if (!ready.append.snapshot_dir.empty()) InstallSnapshot(ready.append);
   if (dead_) return;
-  if (!ready.append.empty()) log_worker_.Append(std::move(ready.append));
+  // What needs no disk leaves first: the others write while this member does.
   SendMessages(std::move(ready.messages));
+  if (!ready.append.empty()) log_worker_.Append(std::move(ready.append));
   if (!ready.apply.empty()) apply_worker_.Apply(std::move(ready.apply));
   if (ready.round_confirmed) {
     tracker_.OnRoundConfirmed(ready.round_confirmed->round, ready.round_confirmed->index,
@@ -544,6 +587,8 @@ void RaftNodeImpl::Carry(Ready ready) {
 }
 
 void RaftNodeImpl::InstallSnapshot(AppendBatch& append) {
+  // It waits for the apply thread, which may be the one that borrowed.
+  CHECK(!borrowed_);
   const auto in = snapshots_in_.extract(append.snapshot_dir);
   CHECK(!in.empty());
   LOG_INFO("installing a snapshot at index {}", append.log.reset->index.value);

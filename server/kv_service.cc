@@ -300,19 +300,20 @@ ServerUnaryReactor* KvServiceImpl::ProposeWrite(CallbackServerContext* context, 
   if (!stamp.ok()) return FinishNow(context, stamp.status());
   if (stamp->has_value()) *command.mutable_session() = **std::move(stamp);
   ServerUnaryReactor* reactor = context->DefaultReactor();
-  pipeline_->Propose(std::move(command), [this, context, response, reactor](ApplyResult result) {
-    if (result.stamp != ApplyResult::Stamp::kNone) {
-      context->AddTrailingMetadata(kDeduplicatedKey,
-                                   result.stamp == ApplyResult::Stamp::kRepeated ? "1" : "0");
-    }
-    if (result.status.ok()) {
-      AddIncarnation(context, machine_->incarnation());
-      CHECK(result.response != nullptr);
-      response->Swap(static_cast<Response*>(result.response.get()));
-      reads_.FillHeader(response->mutable_header());
-    }
-    reactor->Finish(ToGrpc(result.status));
-  });
+  pipeline_->ProposeShort(
+      std::move(command), [this, context, response, reactor](ApplyResult result) {
+        if (result.stamp != ApplyResult::Stamp::kNone) {
+          context->AddTrailingMetadata(kDeduplicatedKey,
+                                       result.stamp == ApplyResult::Stamp::kRepeated ? "1" : "0");
+        }
+        if (result.status.ok()) {
+          AddIncarnation(context, machine_->incarnation());
+          CHECK(result.response != nullptr);
+          response->Swap(static_cast<Response*>(result.response.get()));
+          reads_.FillHeader(response->mutable_header());
+        }
+        reactor->Finish(ToGrpc(result.status));
+      });
   return reactor;
 }
 

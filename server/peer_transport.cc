@@ -211,6 +211,9 @@ class PeerTransportImpl final : public PeerTransport, public PeerStream::Owner {
   std::vector<std::shared_ptr<DialedStream>> DialDue(SteadyTime now)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   SteadyTime NextWake(SteadyTime now) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  // Those that nobody else holds: whoever sends at this moment may be a gRPC thread, and must not
+  // be the last to let go.
+  std::vector<StreamRef> TakeDead() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const Options options_;
   std::atomic<raft::RaftNode*> node_{nullptr};
@@ -245,7 +248,7 @@ void PeerTransportImpl::SetNode(raft::RaftNode* node) {
   wakeup_.Wake();
 }
 
-// --- raft thread ---
+// --- whoever has the node's turn, and the log thread ---
 
 void PeerTransportImpl::Send(std::vector<raft::Message> messages) {
   struct Outgoing {
@@ -592,7 +595,7 @@ void PeerTransportImpl::Housekeep(SteadyTime now) {
   std::vector<std::shared_ptr<DialedStream>> dialing;
   {
     absl::MutexLock lock(&mutex_);
-    dead.swap(dead_);
+    dead = TakeDead();
     for (const auto& [stream, ref] : live_) {
       if (stream->greeting() && now - stream->created() > ToSteady(kGreetingTimeout)) {
         stream->Close(absl::DeadlineExceededError("no hello came in time"));
@@ -620,6 +623,15 @@ std::vector<std::shared_ptr<DialedStream>> PeerTransportImpl::DialDue(SteadyTime
     dialing.push_back(std::move(stream));
   }
   return dialing;
+}
+
+std::vector<PeerTransportImpl::StreamRef> PeerTransportImpl::TakeDead() {
+  const auto held = std::stable_partition(
+      dead_.begin(), dead_.end(), [](const StreamRef& ref) { return ref.use_count() == 1; });
+  std::vector<StreamRef> dead(std::make_move_iterator(dead_.begin()),
+                              std::make_move_iterator(held));
+  dead_.erase(dead_.begin(), held);
+  return dead;
 }
 
 SteadyTime PeerTransportImpl::NextWake(SteadyTime now) const {
@@ -653,8 +665,14 @@ void PeerTransportImpl::StopOnce() {
   wakeup_.Wake();
   housekeeper_.join();
   std::vector<StreamRef> dead;  // destroyed without the lock
-  absl::MutexLock lock(&mutex_);
-  dead.swap(dead_);
+  {
+    absl::MutexLock lock(&mutex_);
+    dead.swap(dead_);
+  }
+  // Whoever is still within Send (it never waits) must not be the last to let go: see TakeDead.
+  for (const StreamRef& ref : dead) {
+    while (ref.use_count() > 1) std::this_thread::yield();
+  }
 }
 
 absl::Status Validate(const PeerTransport::Options& options) {

@@ -63,7 +63,12 @@ class RequestPipelineImpl : public RequestPipeline {
   }
   uint64_t origin() const override { return options_.origin; }
 
-  void Propose(Command command, Done done) override;
+  void Propose(Command command, Done done) override {
+    ProposeOne(std::move(command), Waiter{.done = std::move(done)});
+  }
+  void ProposeShort(Command command, Done done) override {
+    ProposeOne(std::move(command), Waiter{.done = std::move(done), .is_short = true});
+  }
   void ProposeBatch(absl::Span<Command* const> commands, BatchDone done) override;
   void LinearizableRead(ReadDone done) override;
   void FreshClaim(absl::Duration max_age, absl::Duration timeout,
@@ -73,8 +78,9 @@ class RequestPipelineImpl : public RequestPipeline {
 
  private:
   struct Waiter {
-    Done done;
-    base::ClockSample start;
+    Done done = {};
+    bool is_short = false;  // see ProposeShort
+    base::ClockSample start = {};
   };
   // Requests by sequence, which is by age: the sweeper stops at the first that is young enough.
   struct Shard {
@@ -117,10 +123,13 @@ class RequestPipelineImpl : public RequestPipeline {
     return verdict == Verdict::kLate ? history.TimeoutOf(start) : ErrTimeoutDueToConnectionLost();
   }
 
+  void ProposeOne(Command command, Waiter waiter);
   // Registers a request; answers it at once, and returns false, if that can not be.
-  bool Register(uint64_t sequence, Done* done);
-  // The request's callback, if it still waits: whoever gets it calls it.
-  std::optional<Done> Take(uint64_t sequence);
+  bool Register(uint64_t sequence, Waiter waiter);
+  // The request, if it still waits: whoever gets it calls its callback.
+  std::optional<Waiter> Take(uint64_t sequence, bool only_short = false);
+  // Apply thread. True: it was a short one, and is told.
+  bool TellHere(Completion& completion);
   void Answer(uint64_t sequence, ApplyResult result);
   void Post(uint64_t sequence, Done done, ApplyResult result);
   // What certainly was not proposed.
@@ -147,6 +156,7 @@ class RequestPipelineImpl : public RequestPipeline {
   absl::btree_map<uint64_t, std::shared_ptr<Group>> groups_ ABSL_GUARDED_BY(groups_mutex_);
   bool groups_closed_ ABSL_GUARDED_BY(groups_mutex_) = false;
   Responders responders_;
+  absl::Mutex telling_here_;  // held by the apply thread while it tells a result itself
 
   // The standard library's, and not Abseil's: its timed wait goes by the steady clock, so that a
   // step of the wall clock can not put the sweeper to sleep.
@@ -160,23 +170,23 @@ class RequestPipelineImpl : public RequestPipeline {
   std::thread sweeper_;  // last: it uses everything above
 };
 
-void RequestPipelineImpl::Propose(Command command, Done done) {
+void RequestPipelineImpl::ProposeOne(Command command, Waiter waiter) {
   const uint64_t sequence = ++last_sequence_;
   command.set_origin(options_.origin);
   command.set_sequence(sequence);
   std::string payload = command.SerializeAsString();
   if (payload.size() > options_.max_request_bytes) {
-    Post(sequence, std::move(done), {ErrRequestTooLarge(), nullptr});
+    Post(sequence, std::move(waiter.done), {ErrRequestTooLarge(), nullptr});
     return;
   }
   // Text that is no UTF-8 is written and then not read back, and an entry that nobody can read
   // stops every member. Only this operation has text fields of its own.
   if (command.has_member_attributes() && !Command().ParseFromString(payload)) {
-    Post(sequence, std::move(done),
+    Post(sequence, std::move(waiter.done),
          {absl::InvalidArgumentError("holdfast: name and client URLs must be UTF-8"), nullptr});
     return;
   }
-  if (!Register(sequence, &done)) return;
+  if (!Register(sequence, std::move(waiter))) return;
   node()->Propose(std::move(payload),
                   [this, sequence](absl::Status status) { OnRefused(sequence, status); });
 }
@@ -297,7 +307,7 @@ void RequestPipelineImpl::LinearizableRead(ReadDone done) {
   Done wrapped = [done = std::move(done)](ApplyResult result) mutable {
     std::move(done)(std::move(result.status));
   };
-  if (!Register(sequence, &wrapped)) return;
+  if (!Register(sequence, Waiter{.done = std::move(wrapped)})) return;
   node()->ReadIndex(options_.request_timeout, [this, sequence](absl::StatusOr<Index> index) {
     OnReadIndex(sequence, index);
   });
@@ -311,10 +321,10 @@ void RequestPipelineImpl::FreshClaim(absl::Duration max_age, absl::Duration time
   });
 }
 
-bool RequestPipelineImpl::Register(uint64_t sequence, Done* done) {
+bool RequestPipelineImpl::Register(uint64_t sequence, Waiter waiter) {
   if (waiting_.fetch_add(1) >= options_.max_waiting) {
     waiting_.fetch_sub(1);
-    Post(sequence, std::move(*done), {ErrTooManyRequests(), nullptr});
+    Post(sequence, std::move(waiter.done), {ErrTooManyRequests(), nullptr});
     return false;
   }
   bool closed = false;
@@ -323,27 +333,29 @@ bool RequestPipelineImpl::Register(uint64_t sequence, Done* done) {
     absl::MutexLock lock(&shard.mutex);
     closed = shard.closed;
     if (!closed) {
-      shard.waiting.emplace(sequence, Waiter{std::move(*done), options_.clock->Sample()});
+      waiter.start = options_.clock->Sample();
+      shard.waiting.emplace(sequence, std::move(waiter));
     }
   }
   if (closed) {
     waiting_.fetch_sub(1);
-    Post(sequence, std::move(*done), {ErrStopped(), nullptr});
+    Post(sequence, std::move(waiter.done), {ErrStopped(), nullptr});
     return false;
   }
   if (!sweeping_.load()) WakeSweeper();
   return true;
 }
 
-std::optional<RequestPipeline::Done> RequestPipelineImpl::Take(uint64_t sequence) {
+std::optional<RequestPipelineImpl::Waiter> RequestPipelineImpl::Take(uint64_t sequence,
+                                                                     bool only_short) {
   Shard& shard = ShardOf(sequence);
   absl::MutexLock lock(&shard.mutex);
   const auto it = shard.waiting.find(sequence);
-  if (it == shard.waiting.end()) return std::nullopt;
-  Done done = std::move(it->second.done);
+  if (it == shard.waiting.end() || (only_short && !it->second.is_short)) return std::nullopt;
+  Waiter waiter = std::move(it->second);
   shard.waiting.erase(it);
   waiting_.fetch_sub(1);
-  return done;
+  return waiter;
 }
 
 void RequestPipelineImpl::Post(uint64_t sequence, Done done, ApplyResult result) {
@@ -353,8 +365,8 @@ void RequestPipelineImpl::Post(uint64_t sequence, Done done, ApplyResult result)
 }
 
 void RequestPipelineImpl::Answer(uint64_t sequence, ApplyResult result) {
-  std::optional<Done> done = Take(sequence);
-  if (done.has_value()) Post(sequence, *std::move(done), std::move(result));
+  std::optional<Waiter> waiter = Take(sequence);
+  if (waiter.has_value()) Post(sequence, std::move(waiter->done), std::move(result));
 }
 
 void RequestPipelineImpl::OnRefused(uint64_t sequence, const absl::Status& status) {
@@ -376,7 +388,16 @@ void RequestPipelineImpl::OnReadIndex(uint64_t sequence, const absl::StatusOr<In
   OnRefused(sequence, index.status());
 }
 
+bool RequestPipelineImpl::TellHere(Completion& completion) {
+  absl::MutexLock telling(&telling_here_);  // before it is taken: Stop waits for this
+  std::optional<Waiter> waiter = Take(completion.sequence, /*only_short=*/true);
+  if (!waiter.has_value()) return false;
+  std::move(waiter->done)(std::move(completion.result));
+  return true;
+}
+
 void RequestPipelineImpl::Complete(std::vector<Completion> completions) {
+  if (completions.size() == 1 && TellHere(completions.front())) return;
   std::vector<std::vector<Responders::Job>> jobs(responders_.threads());
   // A group's results lie close together, in their order: it is looked up once for each run.
   std::vector<GroupResults> groups;
@@ -404,10 +425,10 @@ void RequestPipelineImpl::Complete(std::vector<Completion> completions) {
   }
   for (Completion* one : single) {
     Completion& completion = *one;
-    std::optional<Done> done = Take(completion.sequence);
-    if (!done.has_value()) continue;  // given up before: its outcome was told as unknown
+    std::optional<Waiter> waiter = Take(completion.sequence);
+    if (!waiter.has_value()) continue;  // given up before: its outcome was told as unknown
     jobs[completion.sequence % jobs.size()].push_back(
-        [done = *std::move(done), result = std::move(completion.result)]() mutable {
+        [done = std::move(waiter->done), result = std::move(completion.result)]() mutable {
           std::move(done)(std::move(result));
         });
   }
@@ -529,6 +550,8 @@ void RequestPipelineImpl::Stop() {
   }
   for (GroupResults& of : stopped) PostGroup(std::move(of));
   responders_.Stop();
+  // Nothing is left to be taken; what was taken before is told when this is free.
+  absl::MutexLock told(&telling_here_);
 }
 
 }  // namespace

@@ -4,8 +4,9 @@
 // Write path: kv_service -> RequestPipeline::Propose -> RaftNode -> RaftCore (leader) -> LogStore
 //             -> StateMachine::Apply -> RequestPipeline::Complete -> kv_service answers.
 // Threads: all methods from any thread, none blocks. Callbacks run on the pipeline's own responder
-// threads, never on an owner thread of the node: finishing an RPC makes system calls. (After Stop
-// there are none left: then a callback runs on the thread that brings its answer.)
+// threads, never on an owner thread of the node: finishing an RPC makes system calls. (But for
+// ProposeShort; and after Stop there are none left: then a callback runs on the thread that brings
+// its answer.)
 // Lifetime: the node holds callbacks into the pipeline, so the pipeline must outlive it; and Stop
 // comes before the node is destroyed, as does the last call of Propose, LinearizableRead and
 // FreshClaim.
@@ -70,6 +71,12 @@ class RequestPipeline {
   // ErrStopped for what waited when Stop came).
   using Done = absl::AnyInvocable<void(ApplyResult) &&>;
   virtual void Propose(holdfast::command::v1::Command command, Done done) = 0;
+  // As Propose, for a `done` that is as short as handing it over would be: the result of a command
+  // that is applied all alone is told right there, on the apply thread, which saves a lone caller
+  // the wake of a responder. It must not call Stop, nor wait for anything.
+  virtual void ProposeShort(holdfast::command::v1::Command command, Done done) {
+    Propose(std::move(command), std::move(done));
+  }
 
   // As Propose for each command, in this order, at the price of about one: sets origin and sequence
   // in the commands and encodes them; they are not needed after the call. `done` is called with
@@ -99,7 +106,7 @@ class RequestPipeline {
   virtual uint64_t origin() const = 0;
 
   // Fails everything that waits with ErrStopped; later calls are refused. Returns when no callback
-  // runs on a responder thread any more. Idempotent. Not from a callback.
+  // runs any more. Idempotent. Not from a callback.
   virtual void Stop() = 0;
 };
 

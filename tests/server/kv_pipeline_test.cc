@@ -319,6 +319,56 @@ TEST_F(KvPipeline, FreshClaimComesBackOnAResponder) {
   EXPECT_EQ(node_.last_fresh_claim_timeout(), absl::Milliseconds(200));
 }
 
+TEST_F(KvPipeline, ALoneShortResultIsToldWhereItIsAppliedAndNoOtherIs) {
+  const auto propose_short = [this](Outcome* outcome) {
+    pipeline_->ProposeShort(Parse<Command>("put { key: 'k' }"), outcome->Done());
+  };
+  Outcome alone, plain, first, second;
+  propose_short(&alone);
+  Complete(1);
+  EXPECT_TRUE(alone.done());
+  EXPECT_EQ(alone.thread(), std::this_thread::get_id());
+  Complete(1);  // once
+  Propose(&plain);
+  Complete(2);
+  EXPECT_TRUE(plain.Wait().ok());
+  EXPECT_NE(plain.thread(), std::this_thread::get_id());
+  // Two in one step of applying: the apply thread goes on at once.
+  propose_short(&first);
+  propose_short(&second);
+  std::vector<RequestPipeline::Completion> completions(2);
+  completions[0].sequence = 3;
+  completions[1].sequence = 4;
+  pipeline_->Complete(std::move(completions));
+  EXPECT_TRUE(first.Wait().ok());
+  EXPECT_TRUE(second.Wait().ok());
+  EXPECT_NE(first.thread(), std::this_thread::get_id());
+  EXPECT_NE(second.thread(), std::this_thread::get_id());
+}
+
+TEST_F(KvPipeline, StopWaitsForAShortResultThatIsBeingTold) {
+  absl::Notification begun;
+  std::atomic<bool> told = false;
+  pipeline_->ProposeShort(Parse<Command>("put { key: 'k' }"), [&](ApplyResult) {
+    begun.Notify();
+    // Until Stop is so far that it refuses, and some time longer.
+    const auto stopping = std::make_shared<std::atomic<bool>>(false);
+    while (!*stopping) {
+      pipeline_->Propose(Command(), [stopping](ApplyResult result) {
+        if (result.status == ErrStopped()) *stopping = true;
+      });
+      std::this_thread::yield();
+    }
+    for (int i = 0; i < 10'000; ++i) std::this_thread::yield();
+    told = true;
+  });
+  std::thread apply([this] { Complete(1); });
+  begun.WaitForNotification();
+  pipeline_->Stop();
+  EXPECT_TRUE(told);
+  apply.join();
+}
+
 TEST_F(KvPipeline, StopAnswersWhatWaitsAndRefusesTheRest) {
   Outcome proposal, read, after, read_after;
   Propose(&proposal);

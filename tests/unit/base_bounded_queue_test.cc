@@ -1,9 +1,15 @@
 #include "base/bounded_queue.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
+#include <chrono>
 #include <memory>
+#include <optional>
 #include <thread>
+#include <utility>
+#include <vector>
 
 namespace holdfast::base {
 namespace {
@@ -81,6 +87,142 @@ TEST(BoundedQueue, AWaitingConsumerGetsEveryItemOfEveryProducer) {
   std::thread closer([&queue] { queue.Close(); });
   EXPECT_TRUE(queue.DrainAll().empty());
   closer.join();
+}
+
+// A consumer that sleeps in DrainFor until it is told to end.
+class Sleeper {
+ public:
+  explicit Sleeper(BoundedQueue<int>* queue, absl::Duration nap = absl::Seconds(20))
+      : thread_([this, queue, nap] {
+          while (!queue->closed()) {
+            for (const int item : queue->DrainFor(nap)) Work(item);
+          }
+          for (const int item : queue->DrainAll()) Work(item);
+        }) {}
+  ~Sleeper() { thread_.join(); }
+
+  // Anybody's: never two at a time. Plain members: ThreadSanitizer watches the hand-over.
+  void Work(int item) {
+    EXPECT_FALSE(std::exchange(at_work_, true));
+    sum_ += item;
+    ++count_;
+    at_work_ = false;
+  }
+  // By whoever has the place.
+  int64_t sum() const { return sum_; }
+  int64_t count() const { return count_; }
+
+ private:
+  bool at_work_ = false;
+  int64_t sum_ = 0;
+  int64_t count_ = 0;
+  std::thread thread_;
+};
+
+void BorrowSoon(BoundedQueue<int>& queue) {
+  while (!queue.TryBorrow()) std::this_thread::yield();
+}
+
+TEST(BoundedQueue, NobodyBorrowsFromAConsumerThatIsAwake) {
+  BoundedQueue<int> queue(100);
+  EXPECT_FALSE(queue.TryBorrow());
+  queue.Push(1);
+  EXPECT_THAT(queue.DrainFor(absl::ZeroDuration()), ::testing::ElementsAre(1));
+  EXPECT_FALSE(queue.TryBorrow());
+}
+
+TEST(BoundedQueue, APlaceIsLentOnceAndNotWhileSomethingIsQueuedOrAtTheEnd) {
+  BoundedQueue<int> queue(100);
+  std::optional<Sleeper> sleeper(&queue);
+  BorrowSoon(queue);
+  EXPECT_FALSE(queue.TryBorrow());
+  queue.Push(1);
+  EXPECT_EQ(sleeper->count(), 0);  // the place is ours: nobody takes the item
+  queue.Close();
+  EXPECT_EQ(sleeper->count(), 0);
+  queue.GiveBack();
+  EXPECT_FALSE(queue.TryBorrow());
+  sleeper.reset();
+}
+
+TEST(BoundedQueue, WhatCameWhileThePlaceWasLentWakesTheConsumer) {
+  BoundedQueue<int> queue(100);
+  Sleeper sleeper(&queue);
+  BorrowSoon(queue);
+  queue.Push(5);
+  queue.GiveBack();
+  // Lent again only when the item is gone.
+  BorrowSoon(queue);
+  EXPECT_EQ(sleeper.sum(), 5);
+  queue.GiveBack();
+  queue.Close();
+}
+
+TEST(BoundedQueue, AConsumerWhoseTimeIsOverWaitsForTheBorrower) {
+  BoundedQueue<int> queue(100);
+  std::atomic<bool> lent = false;
+  std::atomic<bool> back = false;
+  std::thread consumer([&] {
+    while (!lent) EXPECT_TRUE(queue.DrainFor(absl::Milliseconds(1)).empty());
+    // It was lent within the last of these, which returned only after GiveBack.
+    EXPECT_TRUE(back);
+  });
+  BorrowSoon(queue);
+  lent = true;
+  const auto until = std::chrono::steady_clock::now() + std::chrono::milliseconds(5);
+  while (std::chrono::steady_clock::now() < until) std::this_thread::yield();
+  back = true;
+  queue.GiveBack();
+  consumer.join();
+}
+
+TEST(BoundedQueue, BorrowersDoNotKeepAConsumerFromItsOwnWorkWhoseTimeHasCome) {
+  BoundedQueue<int> queue(100);
+  std::thread consumer([&] { EXPECT_TRUE(queue.DrainFor(absl::Milliseconds(20)).empty()); });
+  BorrowSoon(queue);
+  // One borrower after the other, with nothing in between that a consumer could wake up in.
+  const auto until = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  bool lent = true;
+  for (int i = 1; lent && std::chrono::steady_clock::now() < until; ++i) {
+    if (i % 1000 == 0) std::this_thread::yield();
+    queue.GiveBack();
+    lent = queue.TryBorrow();
+  }
+  EXPECT_FALSE(lent);
+  if (lent) queue.GiveBack();
+  consumer.join();
+}
+
+TEST(BoundedQueue, ManyProducersAndBorrowersDoEverythingOnceAndNeverTwoAtATime) {
+  BoundedQueue<int> queue(SIZE_MAX);
+  constexpr int kThreads = 6;
+  constexpr int kItems = 20'000;
+  std::atomic<int> borrowed = 0;
+  std::optional<Sleeper> sleeper;
+  sleeper.emplace(&queue, absl::Microseconds(50));
+  std::vector<std::thread> producers;
+  for (int t = 0; t < kThreads; ++t) {
+    producers.emplace_back([&] {
+      for (int i = 1; i <= kItems; ++i) {
+        if (queue.TryBorrow()) {
+          ++borrowed;
+          sleeper->Work(i);
+          queue.GiveBack();
+        } else {
+          queue.Push(int{i});
+        }
+        if (i % 16 == 0) std::this_thread::yield();  // so that the consumer sleeps now and then
+      }
+    });
+  }
+  for (std::thread& producer : producers) producer.join();
+  BorrowSoon(queue);  // everything was taken
+  EXPECT_EQ(sleeper->count(), int64_t{kThreads} * kItems);
+  EXPECT_EQ(sleeper->sum(), int64_t{kThreads} * kItems * (kItems + 1) / 2);
+  queue.GiveBack();
+  EXPECT_GT(borrowed.load(), 0);
+  queue.Close();
+  sleeper.reset();
 }
 
 }  // namespace
