@@ -47,6 +47,11 @@ std::string WhatItSaid(const RpcReply& reply, absl::Duration timeout) {
 
 }  // namespace
 
+std::string CallName::ToText() const {
+  if (!key.has_value()) return std::string(verb);
+  return fmt::format("{} \"{}\"", verb, base::Printable(*key));
+}
+
 Call::Call(Dispatcher* dispatcher, CallSpec&& spec, Done&& done)
     : dispatcher_(dispatcher), spec_(std::move(spec)), done_(std::move(done)) {
   CHECK(!spec_.rungs.empty());
@@ -364,7 +369,7 @@ Call::MaybeVerdict Call::HandleReply(const Try& of, RpcReply& reply) {
   if (outcome == Outcome::kRefused) {
     return StatusOf(ToAbslCode(reply.status.error_code()),
                     fmt::format("{} was refused by {}: {}. The same request will be refused again.",
-                                spec_.what, dispatcher_->endpoints()[endpoint].name, said));
+                                What(), dispatcher_->endpoints()[endpoint].name, said));
   }
   if (spec_.write && !repeatable() && reply.sent && !CertainlyNoEffect(outcome)) {
     return UnknownOutcome(endpoint, said);
@@ -385,7 +390,7 @@ Call::MaybeVerdict Call::HandleStamped(size_t endpoint, const RpcReply& reply, O
     case SessionWord::kAnswerTooLarge:
       report();
       return StatusOf(absl::StatusCode::kAlreadyExists,
-                      fmt::format("{}: {} says: {}", spec_.what, name,
+                      fmt::format("{}: {} says: {}", What(), name,
                                   base::Printable(reply.status.error_message(), kSaidMax)));
     case SessionWord::kForked:
       report();
@@ -394,7 +399,7 @@ Call::MaybeVerdict Call::HandleStamped(size_t endpoint, const RpcReply& reply, O
           fmt::format("{} was refused by {}: SESSION_FORKED: another process writes in this "
                       "client's session (fork(), a copied machine or container). It had no effect. "
                       "Open a holdfast::Client in each process, then write again",
-                      spec_.what, name));
+                      What(), name));
     case SessionWord::kExpired:
     case SessionWord::kAcknowledged:
       report();
@@ -405,7 +410,7 @@ Call::MaybeVerdict Call::HandleStamped(size_t endpoint, const RpcReply& reply, O
       }
       return StatusOf(
           absl::StatusCode::kAborted,
-          fmt::format("{} was refused by {}: {}. It had no effect. Write again", spec_.what, name,
+          fmt::format("{} was refused by {}: {}. It had no effect. Write again", What(), name,
                       fate.refusal == SessionWord::kExpired
                           ? "SESSION_EXPIRED: the store does not know this client's session"
                           : "SESSION_FORKED: another process acknowledged it in this client's "
@@ -418,7 +423,7 @@ Call::MaybeVerdict Call::HandleStamped(size_t endpoint, const RpcReply& reply, O
     report();
     return StatusOf(ToAbslCode(reply.status.error_code()),
                     fmt::format("{} was refused by {}: {}. The same request will be refused again.",
-                                spec_.what, name, said));
+                                What(), name, said));
   }
   if (reply.sent && !CertainlyNoEffect(outcome)) fate.in_doubt = true;
   return std::nullopt;
@@ -433,7 +438,7 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
       return UnknownOutcome(endpoint, "an answer that cannot be read");
     }
     return absl::InternalError(base::ToAbsl(fmt::format(
-        "{}: {} gave an answer that cannot be read; is it an etcd v3 server?", spec_.what, name)));
+        "{}: {} gave an answer that cannot be read; is it an etcd v3 server?", What(), name)));
   }
   const auto revision = static_cast<uint64_t>(std::max<int64_t>(0, header.revision));
   const Freshness fresh = FreshnessOf(reply, revision);
@@ -442,7 +447,7 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
     return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
         "{}: {} belongs to cluster {:x}, the token to cluster {:x}; use endpoints of the cluster "
         "that the token comes from",
-        spec_.what, name, header.cluster_id, spec_.cluster_id)));
+        What(), name, header.cluster_id, spec_.cluster_id)));
   }
   // Freshness 7: data of another incarnation never merges, for its revisions are others.
   if (spec_.incarnation != 0 && reply.incarnation != 0 && reply.incarnation != spec_.incarnation) {
@@ -450,14 +455,14 @@ Call::MaybeVerdict Call::Success(size_t endpoint, RpcReply& reply) {
         "{}: {} is of incarnation {:x} of the cluster, what it is to go with of incarnation {:x}: "
         "the cluster was started anew from one member's data or a backup, and revisions from "
         "before mean nothing there; drop what was read before, and read anew",
-        spec_.what, name, reply.incarnation, spec_.incarnation)));
+        What(), name, reply.incarnation, spec_.incarnation)));
   }
   if (revision < rung().min_revision) {
     if (rung().linearizable) {
       return absl::FailedPreconditionError(base::ToAbsl(fmt::format(
           "{}: the store is at revision {}, before the token's {}: it was restored from an older "
           "backup, or the token is of another store",
-          spec_.what, revision, rung().min_revision)));
+          What(), revision, rung().min_revision)));
     }
     router.Report(endpoint, Outcome::kBehind, rung().needs_quorum());
     dispatcher_->stats().Count(Outcome::kBehind);
@@ -578,7 +583,7 @@ absl::Status Call::Failure(RungEnd why) const {
     const bool unknown = best_->MaxAge() == absl::InfiniteDuration();
     absl::Status status = StatusOf(
         absl::StatusCode::kFailedPrecondition,
-        fmt::format("{}: no answer within the bound of {}. {} {}", spec_.what,
+        fmt::format("{}: no answer within the bound of {}. {} {}", What(),
                     absl::FormatDuration(rung().max_age), tried,
                     unknown ? "If the servers tell no age (plain etcd), read Linearizable() or "
                               "accept any age."
@@ -590,13 +595,13 @@ absl::Status Call::Failure(RungEnd why) const {
     return StatusOf(absl::StatusCode::kDeadlineExceeded,
                     fmt::format("{}: the deadline of {} passed before anything was sent. {} "
                                 "{}Give it more time, or check that the endpoints are reachable.",
-                                spec_.what, deadline, tried, effect));
+                                What(), deadline, tried, effect));
   }
   // After a whole round the answer is the store's, not the budget's.
   if (overloaded_ || (why == RungEnd::kNoBudget && healthy_left_ && !swept_)) {
     absl::Status status = StatusOf(
         absl::StatusCode::kResourceExhausted,
-        fmt::format("{}: {}. {} {}Try again later, with jitter.", spec_.what,
+        fmt::format("{}: {}. {} {}Try again later, with jitter.", What(),
                     overloaded_ ? "the servers pushed back"
                                 : "this client's retry budget is spent, so no further endpoint "
                                   "was asked",
@@ -608,7 +613,7 @@ absl::Status Call::Failure(RungEnd why) const {
   }
   return StatusOf(
       absl::StatusCode::kUnavailable,
-      fmt::format("{}: {}{}. {} {}{}", spec_.what,
+      fmt::format("{}: {}{}. {} {}{}", What(),
                   reached_ ? "no quorum" : "no endpoint can be reached",
                   why == RungEnd::kNoTime ? fmt::format(" within {}", deadline) : "", tried, effect,
                   spec_.write ? "Try again once a majority of the servers is up."
@@ -624,7 +629,7 @@ absl::Status Call::UnknownOutcome(size_t endpoint, const std::string& said) cons
           "{}: outcome unknown. It was sent to {}, which gave: {}. It may have taken effect, "
           "or may within the next seconds. Read the key back, or write with a compare (Txn), "
           "before writing again.{}",
-          spec_.what, dispatcher_->endpoints()[endpoint].name, said,
+          What(), dispatcher_->endpoints()[endpoint].name, said,
           attempts_ == 1 ? "" : " Before that: " + Tried()));
   SetMaybeCommitted(status);
   return status;
@@ -636,7 +641,7 @@ absl::Status Call::StillInDoubt(std::string_view why) const {
       fmt::format("{}: outcome unknown: {}. It was sent, and may have taken effect, or may "
                   "within the next seconds; not more than once. {} Ask again with "
                   "Client::Resolve(), or read the key back, before writing again.",
-                  spec_.what, why, Tried()));
+                  What(), why, Tried()));
   SetMaybeCommitted(status);
   return status;
 }
@@ -644,7 +649,7 @@ absl::Status Call::StillInDoubt(std::string_view why) const {
 absl::Status Call::Cancelled() const {
   if (in_doubt()) return StillInDoubt("the client was closed before an answer came");
   return StatusOf(absl::StatusCode::kCancelled,
-                  fmt::format("{}: the client was closed before an answer came.{}", spec_.what,
+                  fmt::format("{}: the client was closed before an answer came.{}", What(),
                               spec_.write ? " It had no effect." : ""));
 }
 

@@ -20,6 +20,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -65,8 +66,16 @@ struct AnswerHeader {
   int64_t revision = 0;
 };
 
+// What a call is called in the texts of errors, which are rare: Get "/config/a".
+struct CallName {
+  std::string_view verb = {};  // of static storage
+  std::optional<std::string> key = std::nullopt;
+
+  std::string ToText() const;
+};
+
 struct CallSpec {
-  std::string what;  // for error texts: Get "/config/a"
+  CallName what;  // for error texts
   Method method = Method::kRange;
   bool write = false;
   std::vector<Rung> rungs;  // not empty
@@ -146,6 +155,7 @@ class Call : public TryOwner, public std::enable_shared_from_this<Call> {
     int times = 0;
   };
 
+  std::string What() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return spec_.what.ToText(); }
   void Deliver(Verdict verdict);
   void OnTimer();
 

@@ -26,6 +26,7 @@ namespace {
 
 using internal::AnswerHeader;
 using internal::CallAnswer;
+using internal::CallName;
 using internal::CallSpec;
 using internal::Method;
 using internal::RpcReply;
@@ -39,8 +40,9 @@ Token TokenOf(const CallAnswer& answer) {
   return {answer.revision, answer.cluster_id, answer.incarnation};
 }
 
-std::string What(std::string_view verb, std::string_view key) {
-  return fmt::format("{} \"{}\"", verb, base::Printable(key));
+// `verb`: of static storage.
+CallName What(std::string_view verb, std::string_view key) {
+  return {.verb = verb, .key = std::string(key)};
 }
 
 // The answer in a reply of the stream; null: it is of another kind.
@@ -222,7 +224,7 @@ class Client::Impl {
   template <class T>
   void Deliver(absl::StatusOr<T> answer, Done<T> done) {
     CallSpec spec;
-    spec.what = "local read";
+    spec.what = {.verb = "local read"};
     spec.rungs = {{}};
     spec.deadline = kDefaultDeadline;
     spec.invalid = absl::CancelledError("answered already");
@@ -242,32 +244,35 @@ class Client::Impl {
     dispatcher_.Close();
   }
 
-  void Range(std::string what, const RangeQuery& query, const ReadOptions& options,
+  void Range(CallName what, const RangeQuery& query, const ReadOptions& options,
              Done<Read<RangeResult>> done) {
-    StartRange(SpecOf(std::move(what), query, options), query,
+    StartRange(SpecOf(std::move(what), query, options),
+               internal::ToRequest(query).SerializeAsString(),
                std::make_shared<RangeAnswer>(std::move(done)));
   }
 
   void Get(std::string_view key, const ReadOptions& options,
            Done<Read<std::optional<Entry>>> done) {
     const RangeQuery query = RangeQuery::Key(key);
-    StartRange(SpecOf(What("Get", key), query, Allowed(key, "", options)), query,
+    StartRange(SpecOf(What("Get", key), query, Allowed(key, "", options)), internal::EncodeGet(key),
                std::make_shared<GetAnswer>(this, key, options, std::move(done)));
   }
 
   // Of a scan, after the first: the revision pins the answer, so any member's is right, of the same
   // incarnation.
-  void NextPage(std::string what, const RangeQuery& query, uint64_t incarnation,
+  void NextPage(CallName what, const RangeQuery& query, uint64_t incarnation,
                 absl::Duration deadline, Done<Read<RangeResult>> done) {
     CallSpec spec;
     spec.incarnation = incarnation;
     spec.what = std::move(what);
     spec.rungs = {{.linearizable = false}};
+    spec.past_revision = query.revision;
     spec.deadline = deadline;
-    StartRange(std::move(spec), query, std::make_shared<RangeAnswer>(std::move(done)));
+    StartRange(std::move(spec), internal::ToRequest(query).SerializeAsString(),
+               std::make_shared<RangeAnswer>(std::move(done)));
   }
 
-  void DeleteRange(std::string what, const RangeQuery& query, const WriteOptions& options,
+  void DeleteRange(CallName what, const RangeQuery& query, const WriteOptions& options,
                    Done<WriteResult> done) {
     CallSpec spec;
     spec.what = std::move(what);
@@ -276,8 +281,8 @@ class Client::Impl {
     etcdserverpb::DeleteRangeRequest request;
     request.set_key(query.key);
     request.set_range_end(query.range_end);
-    Write<etcdserverpb::DeleteRangeResponse>(std::move(spec), Method::kDeleteRange, request,
-                                             options,
+    Write<etcdserverpb::DeleteRangeResponse>(std::move(spec), Method::kDeleteRange,
+                                             request.SerializeAsString(), options,
                                              std::make_shared<DeleteAnswer>(std::move(done)));
   }
 
@@ -287,20 +292,18 @@ class Client::Impl {
     spec.what = What("Put", key);
     spec.write = true;
     spec.invalid = internal::CheckKey(key);
-    etcdserverpb::PutRequest request;
-    request.set_key(std::string(key));
-    request.set_value(std::string(value));
-    Write<etcdserverpb::PutResponse>(std::move(spec), Method::kPut, request, options,
-                                     std::make_shared<PutAnswer>(std::move(done)));
+    Write<etcdserverpb::PutResponse>(std::move(spec), Method::kPut, internal::EncodePut(key, value),
+                                     options, std::make_shared<PutAnswer>(std::move(done)));
   }
 
   void Commit(const Txn& txn, const WriteOptions& options, Done<TxnResult> done) {
     CallSpec spec;
-    spec.what = "Txn";
+    spec.what = {.verb = "Txn"};
     spec.write = txn.writes();
     spec.invalid = internal::Check(txn);
-    Write<etcdserverpb::TxnResponse>(std::move(spec), Method::kTxn, internal::ToRequest(txn),
-                                     options, std::make_shared<TxnAnswer>(std::move(done)));
+    Write<etcdserverpb::TxnResponse>(std::move(spec), Method::kTxn,
+                                     internal::ToRequest(txn).SerializeAsString(), options,
+                                     std::make_shared<TxnAnswer>(std::move(done)));
   }
 
   void Resolve(const absl::Status& maybe_committed, const WriteOptions& options,
@@ -327,11 +330,12 @@ class Client::Impl {
   }
 
  private:
-  static CallSpec SpecOf(std::string what, const RangeQuery& query, const ReadOptions& options) {
+  static CallSpec SpecOf(CallName what, const RangeQuery& query, const ReadOptions& options) {
     CallSpec spec;
     spec.what = std::move(what);
     spec.invalid = internal::Check(query, options);
     spec.rungs = internal::RungsOf(options);
+    spec.past_revision = query.revision;
     spec.hedge = options.hedge();
     spec.deadline = options.deadline();
     if (options.level() == ReadOptions::Level::kAtLeast) {
@@ -429,11 +433,9 @@ class Client::Impl {
   };
 
   template <class Answer>
-  void StartRange(CallSpec spec, const RangeQuery& query, std::shared_ptr<Answer> answer) {
+  void StartRange(CallSpec&& spec, std::string body, std::shared_ptr<Answer> answer) {
     spec.method = Method::kRange;
-    spec.past_revision = query.revision;
-    spec.encode = [body =
-                       internal::ToRequest(query).SerializeAsString()](const internal::Rung& rung) {
+    spec.encode = [body = std::move(body)](const internal::Rung& rung) {
       if (rung.linearizable) return body;
       // One message after another is one with the fields of both.
       etcdserverpb::RangeRequest serializable;
@@ -451,8 +453,8 @@ class Client::Impl {
   }
 
   // What writes goes through a session, if it can be sent at all.
-  template <class Response, class Request, class Answer>
-  void Write(CallSpec&& spec, Method method, const Request& request, const WriteOptions& options,
+  template <class Response, class Answer>
+  void Write(CallSpec&& spec, Method method, std::string body, const WriteOptions& options,
              std::shared_ptr<Answer> answer) {
     auto decode = [answer](RpcReply& reply, AnswerHeader* header) {
       return DecodeReply<Response>(reply, header, [&](auto& response) { answer->Keep(response); });
@@ -461,7 +463,7 @@ class Client::Impl {
     if (spec.write && spec.invalid.ok() && InOwnProcess()) {
       return sessions_.Start({.what = std::move(spec.what),
                               .method = method,
-                              .body = request.SerializeAsString(),
+                              .body = std::move(body),
                               .deadline = options.deadline,
                               .decode = std::move(decode)},
                              std::move(tell));
@@ -469,7 +471,7 @@ class Client::Impl {
     spec.method = method;
     spec.deadline = options.deadline;
     spec.rungs = {{}};
-    spec.encode = [body = request.SerializeAsString()](const internal::Rung&) { return body; };
+    spec.encode = [body = std::move(body)](const internal::Rung&) { return body; };
     spec.decode = std::move(decode);
     dispatcher_.Start(std::move(spec), std::move(tell));
   }
@@ -576,7 +578,7 @@ class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
           base::ToAbsl(fmt::format("{}: the prefix has {} keys, more than MaxEntries({}); raise "
                                    "it, scan a longer prefix, or "
                                    "read page by page with Range()",
-                                   what_, all, options_.max_entries()))));
+                                   what_.ToText(), all, options_.max_entries()))));
     }
     for (Entry& entry : page->value.entries) {
       bytes_ += static_cast<int64_t>(entry.key.size() + entry.value.size());
@@ -601,7 +603,7 @@ class ScanJob : public std::enable_shared_from_this<ScanJob<ImplType>> {
   }
 
   ImplType* const impl_;
-  const std::string what_;
+  const CallName what_;
   const ReadOptions options_;
   Done<Read<std::vector<Entry>>> done_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();

@@ -71,7 +71,7 @@ void WriteSessions::Start(WriteRequest request, Call::Done done) {
     FailWaiting({job}, absl::ResourceExhaustedError(base::ToAbsl(fmt::format(
                            "{}: {} writes wait for earlier ones to be answered already. It had no "
                            "effect. Try again later, with jitter.",
-                           job->request.what, kWaitingMax))));
+                           job->request.what.ToText(), kWaitingMax))));
     return;
   }
   Do(std::move(work));
@@ -200,7 +200,7 @@ void WriteSessions::OnOpened(const std::shared_ptr<Job>& job, uint64_t id, uint6
 
 void WriteSessions::CloseSession(uint64_t id, Call::Done done) {
   CallSpec spec;
-  spec.what = "Close of a session";
+  spec.what = {.verb = "Close of a session"};
   spec.method = Method::kSessionClose;
   spec.write = true;
   spec.harmless = true;
@@ -327,7 +327,7 @@ void WriteSessions::OnWaitOver(const std::shared_ptr<Job>& job) {
   std::move(job->done)(absl::DeadlineExceededError(base::ToAbsl(fmt::format(
       "{}: the deadline of {} passed before anything was sent: {}. It had no effect. Give it more "
       "time, or write less at once.",
-      job->request.what, absl::FormatDuration(job->request.deadline), why))));
+      job->request.what.ToText(), absl::FormatDuration(job->request.deadline), why))));
 }
 
 void WriteSessions::FailWaiting(const Jobs& jobs, const absl::Status& status) {

@@ -32,7 +32,7 @@ namespace holdfast::internal {
 
 // A write before it is stamped.
 struct WriteRequest {
-  std::string what;  // for error texts
+  CallName what;  // for error texts
   Method method = Method::kPut;
   std::string body;  // the encoded request
   absl::Duration deadline;
@@ -98,7 +98,7 @@ class WriteSessions {
     std::shared_ptr<EventLoop::Timer> timer = nullptr;  // while it waits
   };
   struct Unresolved {
-    std::string what;
+    CallName what;
     Method method = Method::kPut;
     std::string body;
     uint64_t digest = 0;

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include <fmt/format.h>
+#include <google/protobuf/io/coded_stream.h>
+#include <google/protobuf/wire_format_lite.h>
 
 #include "base/check.h"
 #include "base/strings.h"
@@ -170,6 +172,22 @@ void AddOp(const Op& op, etcdserverpb::RequestOp* out) {
   }
 }
 
+// Of a field of bytes: its number and length.
+constexpr size_t kHeadMax = 5 + 10;
+
+// A field of bytes. An empty one is left out, as its default.
+void AppendBytes(int field, std::string_view bytes, std::string* out) {
+  using google::protobuf::internal::WireFormatLite;
+  using google::protobuf::io::CodedOutputStream;
+  if (bytes.empty()) return;
+  uint8_t head[kHeadMax];
+  uint8_t* end = CodedOutputStream::WriteVarint32ToArray(
+      WireFormatLite::MakeTag(field, WireFormatLite::WIRETYPE_LENGTH_DELIMITED), head);
+  end = CodedOutputStream::WriteVarint64ToArray(bytes.size(), end);
+  out->append(reinterpret_cast<const char*>(head), static_cast<size_t>(end - head));
+  out->append(bytes);
+}
+
 absl::Status CheckQuery(const RangeQuery& query) {
   if (const absl::Status key = CheckKey(query.key); !key.ok()) return key;
   if (query.limit < 1 || query.limit > kPageMax) {
@@ -202,6 +220,21 @@ etcdserverpb::RangeRequest ToRequest(const RangeQuery& query) {
   request.set_keys_only(query.keys_only);
   request.set_count_only(query.count_only);
   return request;
+}
+
+std::string EncodeGet(std::string_view key) {
+  std::string out;
+  out.reserve(key.size() + kHeadMax);
+  AppendBytes(etcdserverpb::RangeRequest::kKeyFieldNumber, key, &out);
+  return out;
+}
+
+std::string EncodePut(std::string_view key, std::string_view value) {
+  std::string out;
+  out.reserve(key.size() + value.size() + 2 * kHeadMax);
+  AppendBytes(etcdserverpb::PutRequest::kKeyFieldNumber, key, &out);
+  AppendBytes(etcdserverpb::PutRequest::kValueFieldNumber, value, &out);
+  return out;
 }
 
 etcdserverpb::TxnRequest ToRequest(const Txn& txn) {

@@ -1,6 +1,7 @@
 // Between the public types and etcd's messages.
 #pragma once
 
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -13,6 +14,10 @@ namespace holdfast::internal {
 
 etcdserverpb::RangeRequest ToRequest(const RangeQuery& query);
 etcdserverpb::TxnRequest ToRequest(const Txn& txn);
+// An encoded RangeRequest of one key, and an encoded PutRequest: the requests that there are many
+// of, without a message's detour.
+std::string EncodeGet(std::string_view key);
+std::string EncodePut(std::string_view key, std::string_view value);
 
 // Moves the bytes out of `response`.
 RangeResult FromResponse(etcdserverpb::RangeResponse& response);
