@@ -17,6 +17,7 @@ std::string* SendQueue::Add(uint64_t id, size_t bytes) {
   if (messages_.empty() || messages_.back().bytes.size() + bytes > max_batch_bytes_) {
     messages_.emplace_back();
     messages_.back().parts.swap(spare_);
+    messages_.back().bytes.reserve(last_bytes_);
   }
   Message& message = messages_.back();
   message.parts.push_back({id, message.bytes.size() + bytes});
@@ -35,6 +36,7 @@ std::string SendQueue::Take(Alive alive) {
     Message message = std::move(messages_.front());
     messages_.pop_front();
     bytes_ -= message.bytes.size();
+    last_bytes_ = message.bytes.size();
     size_t begin = 0;
     size_t to = 0;
     for (const Part& part : message.parts) {

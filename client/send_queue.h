@@ -56,6 +56,7 @@ class SendQueue {
   size_t max_batch_bytes_;
   std::deque<Message> messages_;
   std::vector<Part> spare_;  // of a message that was taken, for the next one
+  size_t last_bytes_ = 0;    // of the message that was taken last: the next will be like it
   size_t bytes_ = 0;         // of all items
   size_t dead_bytes_ = 0;    // about: of those that are not alive
 };

@@ -1,6 +1,7 @@
 #include "client/session.h"
 
 #include <algorithm>
+#include <optional>
 #include <utility>
 
 #include <fmt/format.h>
@@ -37,6 +38,30 @@ absl::Duration TimeTo(std::chrono::steady_clock::time_point deadline) {
 
 }  // namespace
 
+bool OpenWrites::any_under_way() const {
+  return std::ranges::find(row_, State::kUnderWay) != row_.end();
+}
+
+void OpenWrites::Add(uint64_t sequence) {
+  if (row_.empty()) first_ = sequence;
+  CHECK(sequence == first_ + row_.size());
+  row_.push_back(State::kUnderWay);
+}
+
+void OpenWrites::Set(uint64_t sequence, bool under_way) {
+  CHECK(sequence >= first_ && sequence - first_ < row_.size());
+  row_[sequence - first_] = under_way ? State::kUnderWay : State::kAside;
+}
+
+void OpenWrites::Settle(uint64_t sequence) {
+  CHECK(sequence >= first_ && sequence - first_ < row_.size());
+  row_[sequence - first_] = State::kSettled;
+  while (!row_.empty() && row_.front() == State::kSettled) {
+    row_.pop_front();
+    ++first_;
+  }
+}
+
 WriteSessions::WriteSessions(Dispatcher* dispatcher, bool enabled)
     : dispatcher_(dispatcher), salt_(base::RandomSeed()), enabled_(enabled) {}
 
@@ -61,10 +86,7 @@ void WriteSessions::Start(WriteRequest request, Call::Done done) {
       job->digest = DigestOf(job->request, salt_ ^ static_cast<uint64_t>(ProcessId()));
       waiting_.push_back(job);
       Pump(&work);
-      if (job->session == nullptr) {
-        job->timer =
-            dispatcher_->loop().After(TimeTo(job->deadline), [this, job] { OnWaitOver(job); });
-      }
+      if (job->session == nullptr) ArmTimer(job->deadline);
     }
   }
   if (full) {
@@ -87,8 +109,7 @@ void WriteSessions::Pump(Work* work) {
       job->session = session;
       job->sequence = session->next++;
       ++job->stamps;
-      // At its end, for sequences only grow.
-      session->open.emplace_hint(session->open.end(), job->sequence, true);
+      session->open.Add(job->sequence);
     } else {
       const bool may_open = sessions_.empty() ||
                             (sessions_.size() < kSessionsMax && Steady::now() >= open_not_before_);
@@ -96,7 +117,6 @@ void WriteSessions::Pump(Work* work) {
       return;  // a session that is opened, or an answer, makes room
     }
     waiting_.pop_front();
-    if (job->timer != nullptr) std::exchange(job->timer, nullptr)->Cancel();
     work->launch.push_back(job);
   }
 }
@@ -110,7 +130,7 @@ std::shared_ptr<WriteSessions::Session> WriteSessions::FindRoom() {
       filled_ = at;
       return session;
     }
-    if (session->open.begin()->second) {
+    if (session->open.lowest_under_way()) {
       ++i;  // its answer makes room
       continue;
     }
@@ -188,11 +208,10 @@ void WriteSessions::OnOpened(const std::shared_ptr<Job>& job, uint64_t id, uint6
         failed.push_back(*it);
         it = waiting_.erase(it);
       }
-      for (const auto& one : failed) {
-        if (one->timer != nullptr) std::exchange(one->timer, nullptr)->Cancel();
-      }
     }
     Pump(&work);
+    // The one that it was opened for has had no timer meanwhile.
+    if (!waiting_.empty()) ArmTimer(waiting_.front()->deadline);
   }
   FailWaiting(failed, status);
   Do(std::move(work));
@@ -224,12 +243,12 @@ void WriteSessions::Close() {
   {
     absl::MutexLock lock(&mutex_);
     closing_ = true;
+    // What still waits is answered when the dispatcher is closed.
+    if (timer_ != nullptr) timer_->Cancel();
     if (dispatcher_->router().QuorumGivenUp()) return;
     for (const auto& session : sessions_) {
       // Writes under way would be refused for it, and end as unknown in any case.
-      const bool under_way =
-          std::ranges::any_of(session->open, [](const auto& one) { return one.second; });
-      if (!under_way) ids.push_back(session->id);
+      if (!session->open.any_under_way()) ids.push_back(session->id);
     }
     for (const auto& session : sessions_) session->in_use = false;
     sessions_.clear();
@@ -247,7 +266,7 @@ Stamp WriteSessions::StampOf(const Session& session, uint64_t sequence, uint64_t
   absl::MutexLock lock(&mutex_);
   // The write itself is in `open` until it is settled, so this is never above its own sequence.
   const uint64_t lowest =
-      session.open.empty() ? sequence : std::min(sequence, session.open.begin()->first);
+      session.open.empty() ? sequence : std::min(sequence, session.open.lowest());
   return {session.id, sequence, lowest, digest};
 }
 
@@ -300,34 +319,51 @@ void WriteSessions::OnDone(const std::shared_ptr<Job>& job, Call::Verdict verdic
       waiting_.push_front(job);
     }
     Pump(&work);
-    if (again && job->session == nullptr) {
-      job->timer =
-          dispatcher_->loop().After(TimeTo(job->deadline), [this, job] { OnWaitOver(job); });
-    }
+    if (again && job->session == nullptr) ArmTimer(job->deadline);
   }
   Do(std::move(work));
   if (!again) std::move(job->done)(std::move(verdict));
 }
 
-void WriteSessions::OnWaitOver(const std::shared_ptr<Job>& job) {
+void WriteSessions::ArmTimer(Steady::time_point deadline) {
+  if (closing_ || (timer_ != nullptr && timer_at_ <= deadline)) return;
+  timer_at_ = deadline;
+  // One that is cancelled runs soon, and is set anew.
+  if (timer_ != nullptr) return timer_->Cancel();
+  timer_ = dispatcher_->loop().After(TimeTo(deadline), [this] { OnTimer(); });
+}
+
+void WriteSessions::OnTimer() {
+  Jobs late;
   bool opening = false;
   {
     absl::MutexLock lock(&mutex_);
-    // The opening of a session in this one's time ends just now, and its answer tells more.
-    if (job == opening_for_) return;
-    const auto it = std::find(waiting_.begin(), waiting_.end(), job);
-    if (it == waiting_.end()) return;  // it went on, or was answered
+    timer_ = nullptr;
+    if (closing_) return;
     opening = opening_for_ != nullptr;
-    waiting_.erase(it);
-    job->timer = nullptr;
+    const Steady::time_point now = Steady::now();
+    std::optional<Steady::time_point> next;
+    std::erase_if(waiting_, [&](const std::shared_ptr<Job>& job) ABSL_NO_THREAD_SAFETY_ANALYSIS {
+      // The opening of a session in this one's time ends just then, and its answer tells more.
+      if (job == opening_for_) return false;
+      if (job->deadline <= now) {
+        late.push_back(job);
+        return true;
+      }
+      next = std::min(next.value_or(job->deadline), job->deadline);
+      return false;
+    });
+    if (next.has_value()) ArmTimer(*next);
   }
   const std::string why =
       opening ? "no session could be opened"
               : "earlier writes of this client were not answered, and no more may be under way";
-  std::move(job->done)(absl::DeadlineExceededError(base::ToAbsl(fmt::format(
-      "{}: the deadline of {} passed before anything was sent: {}. It had no effect. Give it more "
-      "time, or write less at once.",
-      job->request.what.ToText(), absl::FormatDuration(job->request.deadline), why))));
+  for (const auto& job : late) {
+    std::move(job->done)(absl::DeadlineExceededError(base::ToAbsl(fmt::format(
+        "{}: the deadline of {} passed before anything was sent: {}. It had no effect. Give it "
+        "more time, or write less at once.",
+        job->request.what.ToText(), absl::FormatDuration(job->request.deadline), why))));
+  }
 }
 
 void WriteSessions::FailWaiting(const Jobs& jobs, const absl::Status& status) {
@@ -347,7 +383,7 @@ void WriteSessions::FailWaiting(const Jobs& jobs, const absl::Status& status) {
 // ---------------------------------------------------------------- what is settled, and what is not
 
 void WriteSessions::Settle(const std::shared_ptr<Session>& session, uint64_t sequence, Work* work) {
-  session->open.erase(sequence);
+  session->open.Settle(sequence);
   if (session->open.empty() && !session->in_use && !session->dead && !closing_) {
     session->dead = true;
     work->close.push_back(session->id);
@@ -360,7 +396,7 @@ void WriteSessions::Abandon(const std::shared_ptr<Session>& session) {
 }
 
 uint64_t WriteSessions::Keep(const Job& job, Work* work) {
-  job.session->open[job.sequence] = false;
+  job.session->open.Set(job.sequence, false);
   unresolved_bytes_ += job.request.body.size();
   const uint64_t ticket = ++last_ticket_;
   unresolved_.emplace(ticket, Unresolved{.what = job.request.what,
@@ -394,7 +430,7 @@ bool WriteSessions::Resolve(uint64_t ticket, absl::Duration deadline, DecodeAny 
     if (it == unresolved_.end() || it->second.asked) return false;
     Unresolved& write = it->second;
     write.asked = true;
-    write.session->open[write.sequence] = true;
+    write.session->open.Set(write.sequence, true);
     spec.what = write.what;
     spec.method = write.method;
     spec.encode = [body = write.body](const Rung&) { return body; };
@@ -430,7 +466,7 @@ void WriteSessions::OnResolved(uint64_t ticket, const WriteFate& fate, Call::Ver
       Abandon(write.session);
     }
     if (!verdict->ok() && MaybeCommitted(verdict->status()) && !write.session->dead) {
-      write.session->open[write.sequence] = false;
+      write.session->open.Set(write.sequence, false);
       absl::Status status = verdict->status();
       SetWriteTicket(status, ticket);
       *verdict = std::move(status);

@@ -40,6 +40,28 @@ struct WriteRequest {
   absl::AnyInvocable<bool(RpcReply&, AnswerHeader*)> decode;
 };
 
+// The writes of one session that are not settled. Pure. Threads: one at a time.
+class OpenWrites {
+ public:
+  bool empty() const { return row_.empty(); }
+  // REQUIRES: not empty.
+  uint64_t lowest() const { return first_; }
+  bool lowest_under_way() const { return row_.front() == State::kUnderWay; }
+  bool any_under_way() const;
+
+  // Under way. REQUIRES: the next sequence after that of the last one added.
+  void Add(uint64_t sequence);
+  // Whether a call is under way for it. REQUIRES: it is not settled.
+  void Set(uint64_t sequence, bool under_way);
+  void Settle(uint64_t sequence);
+
+ private:
+  enum class State : uint8_t { kUnderWay, kAside, kSettled };
+
+  uint64_t first_ = 0;
+  std::deque<State> row_;  // from `first_` on, which is not settled; no longer than the window
+};
+
 // Threads: all methods from any thread; `done` runs on the loop's thread.
 class WriteSessions {
  public:
@@ -77,12 +99,11 @@ class WriteSessions {
     uint64_t id = 0;
     uint64_t window = 0;
     uint64_t next = 1;
-    // The sequences that are not settled; the value: a call is under way for it.
-    std::map<uint64_t, bool> open = {};
+    OpenWrites open = {};
     bool dead = false;    // the store does not know it, or somebody else writes in it
     bool in_use = false;  // new writes may go into it: it is in `sessions_`
 
-    bool has_room() const { return open.empty() || next - open.begin()->first < window; }
+    bool has_room() const { return open.empty() || next - open.lowest() < window; }
   };
   // A write on its way.
   struct Job {
@@ -94,8 +115,7 @@ class WriteSessions {
     uint64_t digest = 0;
     std::shared_ptr<Session> session = nullptr;
     uint64_t sequence = 0;
-    int stamps = 0;                                     // sessions that it was in
-    std::shared_ptr<EventLoop::Timer> timer = nullptr;  // while it waits
+    int stamps = 0;  // sessions that it was in
   };
   struct Unresolved {
     CallName what;
@@ -121,7 +141,9 @@ class WriteSessions {
                 const absl::Status& status);
   void Launch(const std::shared_ptr<Job>& job);
   void OnDone(const std::shared_ptr<Job>& job, Call::Verdict verdict);
-  void OnWaitOver(const std::shared_ptr<Job>& job);
+  // Sees to it that a write which waits is told at its deadline.
+  void ArmTimer(Steady::time_point deadline) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void OnTimer();
   void OnResolved(uint64_t ticket, const WriteFate& fate, Call::Verdict* verdict);
   void CloseSession(uint64_t id, Call::Done done);
   Stamp StampOf(const Session& session, uint64_t sequence, uint64_t digest);
@@ -147,6 +169,9 @@ class WriteSessions {
   size_t filled_ ABSL_GUARDED_BY(mutex_) = 0;  // which of them took the last write
   Steady::time_point open_not_before_ ABSL_GUARDED_BY(mutex_) = {};
   std::deque<std::shared_ptr<Job>> waiting_ ABSL_GUARDED_BY(mutex_);
+  // One for all that wait: nearly all go on long before their time. Null: none is set.
+  std::shared_ptr<EventLoop::Timer> timer_ ABSL_GUARDED_BY(mutex_);
+  Steady::time_point timer_at_ ABSL_GUARDED_BY(mutex_) = {};
   uint64_t last_ticket_ ABSL_GUARDED_BY(mutex_) = 0;
   std::map<uint64_t, Unresolved> unresolved_ ABSL_GUARDED_BY(mutex_);  // by ticket: by age
   size_t unresolved_bytes_ ABSL_GUARDED_BY(mutex_) = 0;

@@ -407,6 +407,53 @@ TEST_F(SessionTest, AFullWindowMakesTheNextOneWait) {
   EXPECT_EQ(Stamps().back().sequence, 3u);
 }
 
+TEST_F(SessionTest, EachWriteThatWaitsIsToldAtItsOwnDeadline) {
+  window_ = 1;
+  sessions_max_ = 1;
+  Writes([](const Seen&) { return Answer::Hold(); });
+  const auto client = Open();
+  client->Put("a", "v", {.deadline = absl::Seconds(60)}, [](const auto&) {});
+  WaitForWrites(1);
+  // The earliest is neither the first nor the last to come, and one stays behind.
+  absl::Mutex mutex;
+  std::vector<int> told;
+  absl::BlockingCounter late(3);
+  for (const int ms : {60'000, 150, 50, 100}) {
+    client->Put("k", "v", {.deadline = absl::Milliseconds(ms)}, [&, ms](const auto& result) {
+      if (result.status().code() != StatusCode::kDeadlineExceeded) return;
+      {
+        absl::MutexLock lock(&mutex);
+        told.push_back(ms);
+      }
+      late.DecrementCount();
+    });
+  }
+  late.Wait();
+  absl::MutexLock lock(&mutex);
+  EXPECT_THAT(told, testing::ElementsAre(50, 100, 150));
+  EXPECT_EQ(Count("Put"), 1);
+}
+
+TEST(OpenWrites, TheLowestGoesOnOnlyWhenAllBelowAreSettled) {
+  internal::OpenWrites open;
+  for (uint64_t sequence = 1; sequence <= 4; ++sequence) open.Add(sequence);
+  open.Settle(2);
+  EXPECT_EQ(open.lowest(), 1u);
+  open.Set(1, /*under_way=*/false);
+  EXPECT_FALSE(open.lowest_under_way());
+  EXPECT_TRUE(open.any_under_way());
+  open.Settle(1);
+  EXPECT_EQ(open.lowest(), 3u);
+  EXPECT_TRUE(open.lowest_under_way());
+  open.Settle(4);
+  EXPECT_EQ(open.lowest(), 3u);
+  open.Settle(3);
+  EXPECT_TRUE(open.empty());
+  EXPECT_FALSE(open.any_under_way());
+  open.Add(5);
+  EXPECT_EQ(open.lowest(), 5u);
+}
+
 TEST_F(SessionTest, AnUnknownWriteDoesNotStopTheOthers) {
   window_ = 2;
   Sequence({Lost(), Answered(Answer::Ok(5), false)});
