@@ -156,6 +156,15 @@ TEST_P(FsyncBeforeAck, EachAnswerLeavesAfterAMajorityHasSynced) {
       PutBatch(m, callers[static_cast<size_t>(m)].get(), &sent);
     }
   }
+  // We saw every answer, strace perhaps not yet: to detach now could lose the last ones.
+  for (const Sent& one : sent) {
+    EXPECT_TRUE(Eventually([&] {
+      return SentAt(tracers[static_cast<size_t>(one.member)]->SoFar(),
+                    cluster_->client_port(one.member), one.answer)
+          .has_value();
+    })) << one.what
+        << " at member " << one.member << ": its answer is not in the trace";
+  }
   std::vector<std::vector<SystemCall>> calls;
   for (const auto& tracer : tracers) calls.push_back(tracer->Detach());
   if (HasFatalFailure()) return;

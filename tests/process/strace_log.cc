@@ -187,16 +187,21 @@ absl::StatusOr<std::unique_ptr<Tracer>> Tracer::Attach(pid_t pid, const std::str
 
 Tracer::~Tracer() { Detach(); }
 
+std::vector<SystemCall> Tracer::SoFar() const {
+  std::ifstream in(file_);
+  std::stringstream text;
+  text << in.rdbuf();
+  return ParseStrace(text.str());
+}
+
 std::vector<SystemCall> Tracer::Detach() {
   if (pid_ != 0) {
     kill(pid_, SIGTERM);
     waitpid(std::exchange(pid_, 0), nullptr, 0);
   }
-  std::ifstream in(file_);
-  std::stringstream text;
-  text << in.rdbuf();
+  std::vector<SystemCall> seen = SoFar();
   unlink(file_.c_str());
-  return ParseStrace(text.str());
+  return seen;
 }
 
 }  // namespace holdfast

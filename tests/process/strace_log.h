@@ -47,6 +47,9 @@ class Tracer {
   ~Tracer();
   Tracer(const Tracer&) = delete;
   Tracer& operator=(const Tracer&) = delete;
+  // What was written down. The last calls may still be missing: whoever was sent something can see
+  // it before strace sees the end of the call that sent it.
+  std::vector<SystemCall> SoFar() const;
   // Lets the process go on untraced; what was seen. Once.
   std::vector<SystemCall> Detach();
 
