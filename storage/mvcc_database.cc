@@ -12,6 +12,7 @@
 #include <fmt/format.h>
 #include <rocksdb/convenience.h>
 #include <rocksdb/experimental.h>
+#include <rocksdb/perf_level.h>
 #include <rocksdb/utilities/checkpoint.h>
 
 #include "base/check.h"
@@ -308,6 +309,9 @@ Database::~Database() {
 
 absl::Status Database::Write(rocksdb::WriteBatch* batch) {
   if (absl::Status status = errors_->Check(); !status.ok()) return status;
+  // Of the calling thread, which is always the same: else it counts each comparison of two keys in
+  // a context that nobody reads.
+  rocksdb::SetPerfLevel(rocksdb::PerfLevel::kDisable);
   rocksdb::WriteOptions options;
   options.disableWAL = true;
   return ToStatus(db_->Write(options, batch), "cannot write to the MVCC store");

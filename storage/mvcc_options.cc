@@ -147,7 +147,9 @@ RocksOptions MakeRocksOptions(const MvccStore::Options& options,
   family.write_buffer_size = options.write_buffer_bytes;
   family.arena_block_size = std::min(kArenaBlockBytesMax, options.write_buffer_bytes / 8);
   family.level_compaction_dynamic_level_bytes = true;
-  family.compression = FastCompression();
+  // What is flushed is written once more soon, by a compaction: compressing it twice would be a
+  // tenth of what applying a write costs.
+  family.compression_per_level = {rocksdb::kNoCompression, FastCompression()};
   family.table_factory.reset(rocksdb::NewBlockBasedTableFactory(table));
 
   out.meta = family;
