@@ -103,6 +103,10 @@ void EndpointSet::Report(size_t endpoint, Outcome outcome, bool needs_quorum, ab
   if (BackingOff(current_, needs_quorum, now)) current_ = endpoint;
 }
 
+bool EndpointSet::Health::IsClean() const {
+  return failures == 0 && healthy_since.has_value() && wait_until == -absl::InfiniteDuration();
+}
+
 bool EndpointSet::Settled(size_t endpoint) const {
   const State& state = states_[endpoint];
   return endpoint == current_ && state.reach.IsClean() && state.quorum.IsClean();

@@ -54,9 +54,7 @@ class EndpointSet {
     std::optional<absl::Duration> healthy_since;
 
     // A success would change nothing.
-    bool IsClean() const {
-      return failures == 0 && healthy_since.has_value() && wait_until == -absl::InfiniteDuration();
-    }
+    bool IsClean() const;
   };
   struct State {
     Health reach;

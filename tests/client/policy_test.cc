@@ -240,6 +240,24 @@ TEST_F(EndpointSetTest, BackOffGrowsAndIsForgottenOnlyAfterAMinuteOfHealth) {
   EXPECT_LE(longest_after(6, absl::Seconds(60)), absl::Milliseconds(51));
 }
 
+TEST_F(EndpointSetTest, IsSettledOnceASuccessWouldChangeNothing) {
+  EXPECT_FALSE(set_.Settled(0)) << "nobody knows yet how it is";
+  Report(0, Outcome::kOk);
+  EXPECT_TRUE(set_.Settled(0));
+  EXPECT_FALSE(set_.Settled(1)) << "it is not in use";
+  // Its back-off, then the memory of its failures.
+  Report(0, Outcome::kNotSent);
+  EXPECT_FALSE(set_.Settled(0));
+  Report(0, Outcome::kOk);
+  EXPECT_FALSE(set_.Settled(0));
+  now_ += policy_.healthy_after;
+  Report(0, Outcome::kOk);
+  EXPECT_TRUE(set_.Settled(0));
+  // Of the quorum too, although it was reached.
+  Report(0, Outcome::kNoLeader);
+  EXPECT_FALSE(set_.Settled(0));
+}
+
 TEST(FullJitter, IsUniformUpToTheCap) {
   base::Rng rng(3);
   const RetryPolicy policy;
