@@ -18,6 +18,7 @@
 
 #include <fmt/format.h>
 
+#include "absl/synchronization/mutex.h"
 #include "base/check.h"
 #include "base/rng.h"
 #include "holdfast/command.pb.h"
@@ -200,6 +201,8 @@ static void DropShared() { FilledMachine::Drop(); }
 }  // namespace holdfast::server
 
 int main(int argc, char** argv) {
+  // As holdfastd does.
+  absl::SetMutexDeadlockDetectionMode(absl::OnDeadlockCycle::kIgnore);
   benchmark::Initialize(&argc, argv);
   benchmark::RunSpecifiedBenchmarks();
   holdfast::server::DropShared();
