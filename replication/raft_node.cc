@@ -38,6 +38,10 @@ constexpr int kMaxTicksATurn = 5;       // after a pause: time that nobody lived
 constexpr size_t kInputOverhead = 128;  // bytes that an input costs beside its payload
 // Larger inputs are no lone requests: whoever brings them has better things to do than a turn.
 constexpr size_t kMaxInlineBytes = size_t{16} << 10;
+// Entries that are not committed, beside which an input is still a lone one. With more, several
+// writers are at work, and inputs that wait for the raft thread's turn together share its work:
+// taken one by one they made rounds smaller, and a put of 100 clients an eighth dearer.
+constexpr uint64_t kMaxLoneEntries = 1;
 constexpr absl::Duration kUrgentProbeEvery = absl::Milliseconds(20);
 constexpr absl::Duration kRecordEvery = absl::Seconds(1);
 
@@ -159,8 +163,9 @@ class RaftNodeImpl final : public SteppedNode {
   MemberQueue members_;
   base::ClockSample now_;
   int64_t next_tick_ns_ = 0;
-  bool ticked_ = false;    // in this turn
-  bool borrowed_ = false;  // this turn is not the raft thread's
+  bool ticked_ = false;           // in this turn
+  bool borrowed_ = false;         // this turn is not the raft thread's
+  std::atomic<bool> lone_{true};  // written in turns; as of the last one, see kMaxLoneEntries
   std::optional<int64_t> leaderless_since_ns_;
   Term seen_term_;
   Role seen_role_ = Role::kFollower;
@@ -276,7 +281,7 @@ void RaftNodeImpl::OnDurable(uint64_t seq, std::vector<Message> after_durable) {
 }
 
 bool RaftNodeImpl::TryHere(Input input, size_t bytes) {
-  if (in_turn || bytes > kMaxInlineBytes || !inbox_.TryBorrow()) {
+  if (in_turn || bytes > kMaxInlineBytes || !lone_ || !inbox_.TryBorrow()) {
     return inbox_.TryPush(std::move(input), bytes);
   }
   BorrowedTurn(std::move(input));
@@ -284,7 +289,7 @@ bool RaftNodeImpl::TryHere(Input input, size_t bytes) {
 }
 
 void RaftNodeImpl::PostOrHere(Input input) {
-  if (in_turn || !inbox_.TryBorrow()) return Post(std::move(input));
+  if (in_turn || !lone_ || !inbox_.TryBorrow()) return Post(std::move(input));
   BorrowedTurn(std::move(input));
 }
 
@@ -479,6 +484,7 @@ void RaftNodeImpl::Turn(absl::Span<Input> inputs, Ticks ticks) {
   Publish();
   // Whoever is told here finds what it was told in status().
   members_.Offer(core_, now_.boot_ns);
+  lone_ = core_.log().last().value - core_.commit().value <= kMaxLoneEntries;
 }
 
 void RaftNodeImpl::RunTicks() {

@@ -6,11 +6,12 @@
 //                                    |              -> after_durable, OnDurable
 //                                    | apply    -> [apply thread] one Apply call -> waiters
 //   a fetch thread reads old entries for slow members.
-// A lone input: while the raft thread sleeps and its inbox is empty, whoever brings a small input
-// (caller, transport, log or apply thread) takes the turn itself on the raft thread's place, and so
-// saves the wake of a thread. One turn at a time, whoever has it; "raft thread" below means that
-// place, except for ticks and snapshots, which stay with the thread itself. So callbacks may run
-// within the call that brought the input: hold no lock that they take.
+// A lone input: while the raft thread sleeps, its inbox is empty and at most one entry is not
+// committed, whoever brings a small input (caller, transport, log or apply thread) takes the turn
+// itself on the raft thread's place, and so saves the wake of a thread. One turn at a time, whoever
+// has it; "raft thread" below means that place, except for ticks and snapshots, which stay with the
+// thread itself. So callbacks may run within the call that brought the input: hold no lock that
+// they take.
 // Three owner threads, no lock in the core, natural batching: whoever is free takes everything.
 // Why no queue can grow: proposals are refused at `max_queued_bytes` (inbox) and at the core's
 // max_uncommitted_bytes; the log and apply queues only hold what the core handed out, which its
