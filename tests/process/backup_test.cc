@@ -226,6 +226,11 @@ TEST_F(BackupTest, AMemberThatLosesItsDiskAfterARestoreIsReplaced) {
   const auto leader = cluster->Leader();
   ASSERT_TRUE(leader.ok());
   const int victim = (*leader + 1) % 3;
+  // Before it has told the others that it runs, they cannot tell a lost disk from a first start.
+  ASSERT_TRUE(Eventually([&] {
+    const ProgramEnd list = Ctl(cluster->Endpoints(), {"member", "list"});
+    return list.exit_code == 0 && list.output.find("unstarted") == std::string::npos;
+  }));
   ASSERT_TRUE(cluster->Kill(victim).ok());
   fs::remove_all(cluster->data_dir(victim));
   // With the flags it always had, but for the token that the restore was given.
