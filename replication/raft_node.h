@@ -161,7 +161,7 @@ class RaftNode {
     }
   }
 
-  // Any thread, never blocks. Calls `done` exactly once, on a node thread (or at once, with
+  // Any thread, never blocks. Calls `done` exactly once, in a turn (or at once, with
   // Unavailable or ResourceExhausted, if the node is stopping or overloaded), with an index that is
   // already applied: a read after it is linearizable with respect to the instant of this call.
   // Unavailable: no leader within leaderless_grace; DeadlineExceeded after `timeout`.
@@ -180,7 +180,7 @@ class RaftNode {
                           absl::AnyInvocable<void() &&> done) = 0;
 
   // Any thread, never blocks. Changes the membership, one change at a time. `done` is called
-  // exactly once, on a node thread (or at once), with the membership in force when the change was
+  // exactly once, in a turn (or at once), with the membership in force when the change was
   // complete: committed, and no longer joint. For kAdd and kReplace that is the learner's arrival;
   // its promotion follows by itself. TargetOf's errors, and:
   //   FailedPrecondition  also: this member does not lead; another change is under way; kPromote of

@@ -106,7 +106,9 @@ class RequestPipeline {
   virtual uint64_t origin() const = 0;
 
   // Fails everything that waits with ErrStopped; later calls are refused. Returns when no callback
-  // runs any more. Idempotent. Not from a callback.
+  // runs on a responder thread, nor one of ProposeShort where its command was applied; a result
+  // that was on its way to a responder may still be told on the thread that brings it. Idempotent.
+  // Not from a callback.
   virtual void Stop() = 0;
 };
 

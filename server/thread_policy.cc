@@ -29,7 +29,9 @@ ThreadPolicy::ThreadPolicy(std::function<ApplyCounts()> counts)
 
 void ThreadPolicy::Look() {
   const bool batch = judge_.Look(counts_());
-  if (!usable_ || batch == batch_) return;
+  // Once more after a change: a thread that was born while it was made may have been passed over.
+  if (!usable_ || (batch == batch_ && !again_)) return;
+  again_ = batch != batch_;
   batch_ = batch;
   if (SetAll(batch)) return;
   LOG_INFO("the system does not let this process choose its scheduling policy: it stays as it is");
@@ -46,7 +48,7 @@ bool ThreadPolicy::SetAll(bool batch) {
   const int to = batch ? SCHED_BATCH : SCHED_OTHER;
   const sched_param no_priority{};
   std::error_code error;
-  // A thread that is born or ends meanwhile may be missed, or listed in vain; neither does harm.
+  // A thread that is born or ends meanwhile may be missed, or listed in vain: see Look.
   for (std::filesystem::directory_iterator task("/proc/self/task", error), end;
        !error && task != end; task.increment(error)) {
     const std::string name = task->path().filename();

@@ -65,6 +65,7 @@ class ThreadPolicy {
   const std::function<ApplyCounts()> counts_;
   BatchJudge judge_;
   bool batch_ = false;   // as set last
+  bool again_ = false;   // set in the last look: threads may have been born meanwhile
   bool usable_ = false;  // the system lets us
   Ticker ticker_;        // last: it uses everything above
 };
