@@ -1,5 +1,5 @@
 // A turn on the place of the raft thread, which sleeps (TryBorrow in base/bounded_queue.h): whoever
-// brings an input carries it out. With real threads; meant to run under ThreadSanitizer too.
+// brings an input carries it out. With real threads.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -146,7 +146,7 @@ TEST_F(BorrowedTurn, ACallbackMayAskAgainAndWhatItAsksIsNotLeftBehind) {
 TEST_F(BorrowedTurn, ManyCallersAreEachServedOnceInTheirOrderAndNeverTwoTurnsAtATime) {
   constexpr int kThreads = 6;
   constexpr int kEach = 2000;
-  // Plain: only whoever has the turn touches them, and ThreadSanitizer watches.
+  // Plain: only whoever has the turn touches them.
   bool in_a_turn = false;
   int served = 0;
   absl::BlockingCounter answers(kThreads * kEach);

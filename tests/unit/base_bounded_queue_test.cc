@@ -101,7 +101,7 @@ class Sleeper {
         }) {}
   ~Sleeper() { thread_.join(); }
 
-  // Anybody's: never two at a time. Plain members: ThreadSanitizer watches the hand-over.
+  // Anybody's: never two at a time. Plain members, for the hand-over orders them.
   void Work(int item) {
     EXPECT_FALSE(std::exchange(at_work_, true));
     sum_ += item;
